@@ -1,0 +1,102 @@
+# `make` lists what can be done. Everything is installed into .venv and .venv-emulator.
+
+PYTHON ?= python3
+PORT ?= 4566
+STACK ?= ChaliceChat
+MINUTES ?= 60
+BIN := .venv/bin
+export PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help run redeploy test check format package deploy url chat logs delete clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# On this machine
+
+run: .venv/.installed .venv-emulator/.installed ## Run the chat on this machine until Ctrl-C (PORT=4566)
+	@exec $(BIN)/python -m scripts.run run
+
+redeploy: .venv/.installed ## Put the changed code onto what `make run` started (same PORT)
+	@exec $(BIN)/python -m scripts.run redeploy
+
+test: .venv/.installed .venv-emulator/.installed ## Run all tests: units, template, end to end on the emulator
+	CHALICECHAT_ALL_TESTS=1 $(BIN)/python -m pytest
+
+check: .venv/.installed ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy app.py chalicelib scripts tests
+	$(BIN)/mypy examples/echo-server/app.py
+
+format: .venv/.installed ## Format the code, and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# On AWS, with the region and credentials of your environment
+
+package: .venv/.installed ## Package for AWS into out/
+	$(BIN)/chalice package --merge-template resources.json out
+
+deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat)
+	$(BIN)/aws cloudformation package --template-file out/sam.json --s3-bucket $(BUCKET) --output-template-file out/template.yml
+	$(BIN)/aws cloudformation deploy --template-file out/template.yml --stack-name $(STACK) --capabilities CAPABILITY_IAM --no-fail-on-empty-changeset
+	@$(URL)
+
+URL = $(BIN)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
+	--query "Stacks[0].Outputs[?OutputKey=='WebsocketConnectEndpointURL'].OutputValue"
+
+url: .venv/.installed ## Print the address of the deployed chat
+	@$(URL)
+
+chat: .venv/.installed ## Chat on the deployed stack
+	@url=$$($(URL)) && exec $(BIN)/wsdump "$$url"
+
+logs: .venv/.installed ## Print what the functions logged in the last hour (MINUTES=60)
+	@$(BIN)/aws cloudformation describe-stack-resources --stack-name $(STACK) --output text \
+		--query "StackResources[?ResourceType=='AWS::Lambda::Function'].[PhysicalResourceId]" \
+	| while read -r function; do \
+		echo "== $$function"; \
+		$(BIN)/aws logs filter-log-events --log-group-name "/aws/lambda/$$function" --output text \
+			--start-time $$(( ($$(date +%s) - 60 * $(MINUTES)) * 1000 )) --query 'events[].[message]'; \
+	done
+
+delete: .venv/.installed ## Delete the deployed stack, with its table
+	$(BIN)/aws cloudformation delete-stack --stack-name $(STACK)
+	$(BIN)/aws cloudformation wait stack-delete-complete --stack-name $(STACK)
+
+clean: ## Remove everything that was installed or built
+	rm -rf .chalice/deployments examples/*/.chalice/deployments
+	rm -rf .venv .venv-emulator .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: need-bucket
+need-bucket:
+	@test -n "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
+
+define need_python
+@command -v "$(PYTHON)" >/dev/null || \
+	{ echo "There is no $(PYTHON); install Python 3.10 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "$(PYTHON) is too old; install Python 3.10 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "$(PYTHON) has no venv module; install it, on Debian and Ubuntu with: apt install python3-venv" >&2; exit 1; }
+endef
+
+# The stamps make a second run quick: pip is only asked when a requirements file is newer.
+NOT_INSTALLED = { echo "Installing failed, see above; with a way to PyPI, try again." >&2; exit 1; }
+PIP_INSTALL = pip install -qq --disable-pip-version-check
+
+.venv/.installed: requirements.txt requirements-dev.txt
+	$(need_python)
+	@echo "Installing into .venv (the first time only, about 1 minute) ..."
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m $(PIP_INSTALL) -r requirements-dev.txt || $(NOT_INSTALLED)
+	@touch $@
+
+.venv-emulator/.installed: requirements-emulator.txt
+	$(need_python)
+	@echo "Installing the emulator into .venv-emulator (the first time only, about half a minute) ..."
+	@"$(PYTHON)" -m venv .venv-emulator
+	@.venv-emulator/bin/python -m $(PIP_INSTALL) -r requirements-emulator.txt || $(NOT_INSTALLED)
+	@touch $@

@@ -1,0 +1,32 @@
+"""The Chalice app: API Gateway's three WebSocket routes, each handed on in one line."""
+
+from chalice import Chalice
+from chalice.app import WebsocketEvent
+
+from chalicelib import Handler, Sender, Session, Storage, log_invocation, write_json
+
+app = Chalice(app_name="chalice-chat-example")
+app.websocket_api.session = Session()
+app.experimental_feature_flags.update(["WEBSOCKETS"])
+app.register_middleware(log_invocation, "websocket")
+write_json(app.log)
+
+STORAGE = Storage.from_env()
+SENDER = Sender(app, STORAGE)
+HANDLER = Handler(STORAGE, SENDER)
+
+
+@app.on_ws_connect()
+def connect(event: WebsocketEvent) -> None:
+    STORAGE.create_connection(event.connection_id)
+
+
+@app.on_ws_disconnect()
+def disconnect(event: WebsocketEvent) -> None:
+    SENDER.depart(event.connection_id)
+
+
+@app.on_ws_message()
+def message(event: WebsocketEvent) -> None:
+    # Chalice's `event.body` is the text "None" where a frame is empty.
+    HANDLER.handle(event.connection_id, event.to_dict().get("body") or "")

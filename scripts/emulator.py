@@ -1,0 +1,292 @@
+"""AWS on this machine: MiniStack's life, and the app's deployment onto it.
+
+The deployment is AWS's own: the same three commands, `chalice package`, `aws cloudformation
+package` and `aws cloudformation deploy`, with another endpoint. What the emulator needs different
+is in `adapt_template`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+EMULATOR_PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
+
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+BUCKET = "chalice-chat-local"
+STACK = "ChaliceChat"
+STAGE = "api"
+
+SERVICES = "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs"
+READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
+
+
+class Failure(Exception):
+    """Something that whoever typed the command can put right: what, and how, in one line."""
+
+
+def aws_environment(port: int) -> dict[str, str]:
+    """The environment of a command that is to see the emulator and nothing of a real account.
+
+    No AWS_ variable of the caller's remains, and no profile can be read.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), os.environ.get("no_proxy"), HOST]))
+    return inherited | {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_PAGER": "",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+    }
+
+
+def endpoint_of(port: int, api_id: str) -> str:
+    """The address of a WebSocket API, without its scheme: for its clients and for its functions."""
+    return f"{HOST}:{port}/_aws/execute-api/{api_id}/{STAGE}"
+
+
+def adapt_template(template: dict[str, Any], port: int) -> dict[str, Any]:
+    """What Chalice packaged, as MiniStack can deploy it.
+
+    MiniStack does not know AWS::ApiGatewayV2::Deployment: its stages deploy by themselves. And the
+    functions post to the emulator instead of AWS.
+    """
+    resources: dict[str, dict[str, Any]] = {
+        name: json.loads(json.dumps(resource))
+        for name, resource in template["Resources"].items()
+        if resource["Type"] != "AWS::ApiGatewayV2::Deployment"
+    }
+    for resource in resources.values():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::ApiGatewayV2::Stage":
+            del properties["DeploymentId"]
+            properties["AutoDeploy"] = True
+        if resource["Type"] == "AWS::Serverless::Function":
+            environment = properties.setdefault("Environment", {}).setdefault("Variables", {})
+            environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = {
+                "Fn::Sub": f"http://{endpoint_of(port, '${WebsocketAPI}')}"
+            }
+    return template | {"Resources": resources}
+
+
+class Emulator:
+    """MiniStack on a port of this machine's own address.
+
+    As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving ends
+    every process it started and removes `directory`, where all of its files are. Without that it
+    is a way to reach one that is running.
+
+    `say` is told each step before it begins. `functions_output` gets what the functions print.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        directory: Path,
+        *,
+        say: Callable[[str], None] = lambda step: None,
+        functions_output: IO[str] | None = None,
+    ) -> None:
+        self.port = port
+        self.directory = directory
+        self.environment = aws_environment(port)
+        self._say = say
+        self._functions_output = functions_output
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Emulator:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def is_running(self) -> bool:
+        """Whether a MiniStack (not just anything) answers on the port."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def require_alive(self) -> None:
+        """Raises a Failure if the emulator that this started has ended by itself."""
+        if self._server is None or self._server.poll() is not None:
+            raise Failure("The emulator ended by itself; start it again.")
+
+    def deploy(self, project: Path = ROOT) -> str:
+        """Packages the app as it is now, deploys it, and returns the address to connect to."""
+        out = self.directory / "out"
+        self._say("Packaging the app")
+        self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
+        sam = out / "sam.json"
+        sam.write_text(json.dumps(adapt_template(json.loads(sam.read_text()), self.port), indent=2))
+        self._say("Uploading it")
+        self.run("aws", "s3", "mb", f"s3://{BUCKET}")
+        template = str(out / "template.yml")
+        self.run(
+            *("aws", "cloudformation", "package", "--template-file", str(sam)),
+            *("--s3-bucket", BUCKET, "--output-template-file", template),
+        )
+        self._say("Deploying the stack")
+        self.run(
+            *("aws", "cloudformation", "deploy", "--template-file", template),
+            *("--stack-name", STACK, "--capabilities", "CAPABILITY_IAM"),
+            "--no-fail-on-empty-changeset",
+        )
+        return self.url()
+
+    def url(self) -> str:
+        """The address of the deployed chat."""
+        api_id = self.run(
+            *(
+                "aws",
+                "cloudformation",
+                "describe-stacks",
+                "--stack-name",
+                STACK,
+                "--output",
+                "text",
+            ),
+            *("--query", "Stacks[0].Outputs[?OutputKey=='WebsocketAPIId'].OutputValue"),
+        ).strip()
+        return f"ws://{endpoint_of(self.port, api_id)}"
+
+    def run(self, *command: str, cwd: Path = ROOT) -> str:
+        """What a command of .venv prints; when it fails, its output and a Failure.
+
+        The command has a process group of its own: when this is interrupted, none of the
+        processes that it started in turn is left.
+        """
+        process = subprocess.Popen(
+            [str(BIN / command[0]), *command[1:]],
+            cwd=cwd,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, errors = process.communicate()
+        except BaseException:
+            kill_group(process)
+            raise
+        if process.returncode != 0:
+            print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
+            shown = " ".join(command[:3] if command[0] == "aws" else command[:2])
+            raise Failure(f"`{shown}` failed, see above; put that right and try again.")
+        return output
+
+    def _start(self) -> None:
+        if not EMULATOR_PYTHON.exists():
+            raise Failure("The emulator is not installed; use `make run` or `make test`.")
+        require_free_port(self.port)
+        shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
+        temporary = self.directory / "tmp"
+        temporary.mkdir(parents=True)
+        self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
+        log = self.directory / "emulator.log"
+        with log.open("w") as log_file:
+            self._server = subprocess.Popen(
+                [EMULATOR_PYTHON, ROOT / "scripts" / "ministack_server.py", self.directory],
+                env=self._server_environment(temporary),
+                stdin=subprocess.PIPE,  # closes when this process ends, however it ends
+                stdout=self._functions_output or log_file,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        self._wait_until_ready(log)
+
+    def _server_environment(self, temporary: Path) -> dict[str, str]:
+        """Little of the caller's: the functions inherit this."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        aws = {name: value for name, value in self.environment.items() if name.startswith("AWS_")}
+        return (
+            kept
+            | aws
+            | {
+                "GATEWAY_PORT": str(self.port),
+                "BIND_HOST": HOST,
+                "AUTH": "true",
+                "SERVICES": SERVICES,
+                "IOT_MTLS_ENABLED": "0",
+                "LOG_LEVEL": "WARNING",
+                "TMPDIR": str(temporary),
+                "STATE_DIR": str(temporary / "state"),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+        )
+
+    def _wait_until_ready(self, log: Path) -> None:
+        assert self._server is not None
+        deadline = time.monotonic() + READY_WITHIN
+        while not self.is_running():
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                print(f"\n{log.read_text()}".rstrip(), file=sys.stderr)
+                raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
+            time.sleep(0.05)
+
+    def _stop(self) -> None:
+        if self._server is not None:
+            kill_group(self._server)  # it has nothing to save
+            self._server = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def require_free_port(port: int) -> None:
+    """Raises a Failure when something listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise Failure(
+                f"Port {port} cannot be used ({error.strerror}); choose another, as in "
+                f"`make run PORT={port + 1 if port < 65535 else 4566}`."
+            ) from None
+
+
+def kill_group(leader: subprocess.Popen[Any]) -> None:
+    """Ends a process that was started as a session of its own, and all that it started."""
+    try:
+        os.killpg(leader.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for pipe in (leader.stdin, leader.stdout, leader.stderr):
+        if pipe:
+            pipe.close()
+    leader.wait()

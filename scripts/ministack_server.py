@@ -1,0 +1,77 @@
+"""Runs MiniStack, with what it lacks for a WebSocket API; lives in .venv-emulator.
+
+Started by `emulator.py` with the directory of its files as an argument, so that `ps` tells one
+emulator from another. Three things differ from the plain `ministack` command:
+
+- MiniStack drops what a function prints when a WebSocket invoked it. Here it goes to CloudWatch
+  Logs, as on AWS, and to standard output, one line each, with the function's name before it.
+- MiniStack gives all WebSocket messages of a function to one process, one after another. Here
+  each concurrent invocation gets an environment of its own, as on AWS.
+- It ends, with its functions and files, when its standard input closes: when whoever started it dies.
+
+The first two reach into MiniStack's inside, which its exact version in requirements-emulator.txt
+makes safe.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from ministack import app
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+
+
+class Environments:
+    """Stands for the one worker that the WebSocket code asks for, and invokes a free one."""
+
+    def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
+        self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
+
+    def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        worker, _ = lambda_runtime.acquire_worker(
+            self._name, self._config, self._code, qualifier=self._qualifier
+        )
+        started = time.monotonic()
+        try:
+            result: dict[str, Any] = worker.invoke(event, request_id)
+        except RuntimeError as error:  # it did not even start; AWS logs that as well
+            result = {"status": "error", "error": str(error)}
+        finally:
+            lambda_runtime.release_worker(worker)
+        self._publish(result, request_id, int((time.monotonic() - started) * 1000))
+        return result
+
+    def _publish(self, result: dict[str, Any], request_id: str, milliseconds: int) -> None:
+        failed = result["status"] == "error"
+        text = result.get("log") or ""
+        if failed:
+            text = (
+                f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
+            )
+        lambda_svc._emit_lambda_logs(
+            {"config": self._config}, request_id, text, failed, milliseconds
+        )
+        for line in text.splitlines():
+            print(f"{self._name}: {line}", file=FUNCTIONS_OUTPUT, flush=True)
+
+
+def stop_with_parent(directory: str) -> None:
+    """Waits until the other end of standard input is gone, then ends this whole process group."""
+    sys.stdin.buffer.read()
+    shutil.rmtree(directory, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    # Standard output belongs to the functions; MiniStack's own lines go with its errors.
+    FUNCTIONS_OUTPUT = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    os.dup2(2, 1)
+    threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
+    lambda_runtime.get_or_create_worker = Environments
+    sys.argv = ["ministack"]
+    app.main()

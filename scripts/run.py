@@ -1,0 +1,136 @@
+"""`make run` and `make redeploy`: the chat on this machine, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from scripts.emulator import BIN, ROOT, Emulator, Failure, require_free_port
+
+DEFAULT_PORT = 4566
+HAS_TERMINAL = os.isatty(0)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Ctrl-C, the end of the terminal, or a polite `kill`."""
+
+
+class Steps:
+    """Says what is being done, and how long it took once the next step begins."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+
+    def begin(self, step: str) -> None:
+        self.end()
+        self._started = time.monotonic()
+        print(f"{step} ...", end=" ", flush=True)
+
+    def end(self) -> None:
+        if self._started is not None:
+            print(f"{time.monotonic() - self._started:.1f} s", flush=True)
+        self._started = None
+
+
+def run(port: int) -> None:
+    """Starts the emulator, deploys the chat, shows the functions' output until it is stopped."""
+    require_free_port(port)
+    steps = Steps()
+    print(
+        "This takes about 10 seconds; half a minute when the app's requirements are not built yet."
+    )
+    with Emulator(
+        port, directory_of(port), say=steps.begin, functions_output=sys.stdout
+    ) as emulator:
+        url = emulator.deploy()
+        steps.end()
+        print(how_to_use(url, port), flush=True)
+        while not terminal_has_hung_up():
+            emulator.require_alive()
+            time.sleep(0.5)
+
+
+def redeploy(port: int) -> None:
+    """Deploys the app, as it is now, onto the emulator that `run` started on this port."""
+    steps = Steps()
+    emulator = Emulator(port, directory_of(port), say=steps.begin)
+    if not emulator.is_running():
+        raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
+    url = emulator.deploy()
+    steps.end()
+    print(f"Deployed; the address is still {url}")
+
+
+def terminal_has_hung_up() -> bool:
+    """Whether this had a terminal that is closed now.
+
+    The signal for that reaches the session's first process only; if that is make, as in
+    `ssh -t host make run`, it keeps it to itself.
+    """
+    terminal = select.poll()
+    terminal.register(0, 0)
+    return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
+
+
+def directory_of(port: int) -> Path:
+    return ROOT / ".local" / str(port)
+
+
+def how_to_use(url: str, port: int) -> str:
+    wsdump = os.path.relpath(BIN / "wsdump")
+    variable = f" PORT={port}" if port != DEFAULT_PORT else ""
+    return f"""
+The chat is running. Connect, from as many other terminals as you like, with
+
+    {wsdump} {url}
+
+The first message is your nickname, /help lists the commands.
+After a change of the code: make redeploy{variable}
+What the functions print, errors above all, appears below. Ctrl-C stops everything.
+"""
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Handles the first signal; those that follow must not interrupt the clearing up."""
+    for each in STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise Failure(
+            f"PORT is a number from 1 to 65535, not {text!r}, as in `make run PORT=4567`."
+        )
+    return int(text)
+
+
+def main() -> int:
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup is to keep its meaning
+            signal.signal(number, stop)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "redeploy"])
+    what = parser.parse_args().what
+    try:
+        port = port_number(os.environ.get("PORT") or str(DEFAULT_PORT))
+        {"run": run, "redeploy": redeploy}[what](port)
+    except Stopped:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\nStopped.", flush=True)
+    except Failure as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

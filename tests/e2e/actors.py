@@ -1,0 +1,136 @@
+"""People for the tests: one behind a WebSocket client, one at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import queue
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import websocket
+
+PATIENCE = 20.0  # seconds for something that must come; a function's first call takes one or two
+SILENCE = 0.2  # seconds in which something that must not come would have come
+
+
+class Person:
+    """Someone with a WebSocket client, who hears each frame once and in order."""
+
+    def __init__(self, url: str) -> None:
+        self._socket = websocket.create_connection(url, timeout=PATIENCE)
+        self._socket.settimeout(None)
+        self._heard: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def says(self, text: str) -> None:
+        self._socket.send(text)
+
+    def hears(self, *texts: str) -> None:
+        """Exactly these frames have come, or come soon, and no other follows."""
+        for text in texts:
+            assert self._next(PATIENCE) == text
+        self.hears_nothing()
+
+    def hears_nothing(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            raise AssertionError(f"heard {self._next(SILENCE)!r}")
+
+    def is_disconnected(self) -> None:
+        """The server has closed the connection, or closes it soon."""
+        assert self._next(PATIENCE) is None
+
+    def leaves(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Person:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leaves()
+
+    def _next(self, seconds: float) -> str | None:
+        return self._heard.get(timeout=seconds)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(websocket.WebSocketException, OSError):
+            while True:
+                opcode, data = self._socket.recv_data()
+                if opcode == websocket.ABNF.OPCODE_CLOSE:
+                    break
+                self._heard.put(data.decode() if isinstance(data, bytes) else data)
+        self._heard.put(None)
+
+
+class Terminal:
+    """A program on a pseudo-terminal, and what a person sees there.
+
+    wsdump erases the prompt and writes what it received in its place; `screen` shows the outcome.
+    """
+
+    def __init__(self, *command: str | Path, cwd: Path | None = None) -> None:
+        self._keyboard, terminal = pty.openpty()
+        self._written = b""
+        self._process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=os.environ | {"TERM": "dumb"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def types(self, line: str) -> None:
+        os.write(self._keyboard, f"{line}\n".encode())
+
+    def presses_control_d(self) -> None:
+        os.write(self._keyboard, b"\x04")
+
+    def sees(self, screen: str) -> None:
+        """This, and nothing else, is on the screen soon, and stays."""
+        deadline = time.monotonic() + PATIENCE
+        while self.screen != screen and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(SILENCE)
+        assert self.screen == screen
+
+    @property
+    def screen(self) -> str:
+        text = self._written.decode(errors="replace").replace("\r\n", "\n")
+        text = re.sub(r"> \x1b\[2K\x1b\[E", "", text)
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+    def ends(self) -> int:
+        """The exit status of the program, which ends soon."""
+        return self._process.wait(PATIENCE)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _watch(self) -> None:
+        with contextlib.suppress(OSError):  # how a terminal's end reads on Linux
+            while data := os.read(self._keyboard, 4096):
+                self._written += data
+        os.close(self._keyboard)

@@ -1,0 +1,98 @@
+"""One emulator and one deployment of the chat for all tests that do not change them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from scripts.emulator import HOST, REGION, Emulator
+from tests.e2e.actors import PATIENCE, Person
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The emulator, and what its functions have printed."""
+
+    emulator: Emulator
+    functions_output: Path
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            region_name=REGION,
+            endpoint_url=self.emulator.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Returns once the condition holds, which must be soon."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    directory = tmp_path_factory.mktemp("cloud")
+    output = directory / "functions.txt"
+    with output.open("w") as file:
+        emulator = Emulator(free_port(), directory / "emulator", functions_output=file)
+        with emulator:
+            yield Cloud(emulator, output)
+
+
+@pytest.fixture(scope="session")
+def chat_url(cloud: Cloud) -> str:
+    """The address of the deployed chat."""
+    return cloud.emulator.deploy()
+
+
+@pytest.fixture
+def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
+    """The address of the chat, where nobody is before the test, and nothing is left after it."""
+    yield chat_url
+    table = cloud.client("dynamodb")
+    eventually(lambda: table.scan(TableName="ChaliceChat", ConsistentRead=True)["Count"] == 0)
+
+
+@pytest.fixture
+def connect(empty_chat: str) -> Iterator[Callable[[], Person]]:
+    """Makes people who are connected and have no name yet; they leave when the test ends."""
+    with ExitStack() as people:
+        yield lambda: people.enter_context(Person(empty_chat))
+
+
+@pytest.fixture
+def arrive(connect: Callable[[], Person]) -> Callable[..., Person]:
+    """Makes people who have a name and, if one is given, are in a room."""
+
+    def arrive(name: str, room: str | None = None) -> Person:
+        person = connect()
+        person.says(name)
+        person.hears(f"Using nickname: {name}\nType /help for list of commands.")
+        if room is not None:
+            person.says(f"/join {room}")
+            person.hears(f'Joined chat room "{room}"')
+        return person
+
+    return arrive

@@ -1,0 +1,136 @@
+"""`make run` and `make redeploy`, as someone at a terminal uses them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from scripts.emulator import HOST, ROOT
+from scripts.run import directory_of
+from tests.e2e.actors import PATIENCE, Person
+from tests.e2e.conftest import eventually, free_port
+
+
+class Script:
+    """`make run` or `make redeploy` without make, and what it has printed."""
+
+    def __init__(self, what: str, port: int | str) -> None:
+        self.printed = ""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.run", what],
+            cwd=ROOT,
+            env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def prints(self, pattern: str) -> str:
+        """What it prints soon, and matches."""
+        assert self._process.stdout is not None
+        while not (found := re.search(pattern, self.printed)):
+            more = os.read(self._process.stdout.fileno(), 4096)
+            assert more, self.printed
+            self.printed += more.decode()
+        return found.group()
+
+    def gets(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ends(self) -> int:
+        """Its exit status, once it ends, which is soon."""
+        rest, _ = self._process.communicate(timeout=PATIENCE)
+        self.printed += rest.decode()
+        return self._process.returncode
+
+
+@contextmanager
+def script(what: str, port: int | str) -> Iterator[Script]:
+    started = Script(what, port)
+    try:
+        yield started
+    finally:
+        started.gets(signal.SIGTERM)
+        started.ends()
+
+
+def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
+    port = free_port()
+    with script("run", port) as run:
+        command = run.prints(r"\S+/wsdump ws://\S+")
+        url = command.split()[1]
+        assert (ROOT / command.split()[0]).exists()
+        with Person(url) as john:
+            john.says("John")
+            john.hears("Using nickname: John\nType /help for list of commands.")
+            run.prints(r"ChaliceChat-WebsocketMessage\S*: ")
+
+            with script("redeploy", port) as redeploy:
+                redeploy.prints(f"Deployed; the address is still {url}")
+                assert redeploy.ends() == 0
+            john.says("/nick")
+            john.hears("Current nickname: John")
+
+            with script("run", port) as second:
+                assert second.ends() == 1
+                assert one_line(second.printed).startswith(f"Port {port} cannot be used")
+
+            run.gets(signal.SIGINT)
+            assert run.ends() == 0
+            john.is_disconnected()
+    nothing_is_left(port)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -> None:
+    port = free_port()
+    with script("run", port) as run:
+        run.prints("Packaging the app")
+        assert is_listening(port)
+        run.gets(ending)
+        assert run.ends() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+    nothing_is_left(port)
+
+
+def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
+    port = free_port()
+    with script("redeploy", port) as redeploy:
+        assert redeploy.ends() == 1
+        assert one_line(redeploy.printed).startswith("Nothing to redeploy to")
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0664"])
+def test_a_port_that_is_none_is_refused_in_one_line(port: str) -> None:
+    with script("run", port) as run:
+        assert run.ends() == 1
+        assert one_line(run.printed).startswith("PORT is a number")
+
+
+def one_line(printed: str) -> str:
+    (line,) = printed.strip().splitlines()
+    return line
+
+
+def nothing_is_left(port: int) -> None:
+    eventually(lambda: processes_of(port) == [])
+    eventually(lambda: not directory_of(port).exists())
+    assert not is_listening(port)
+
+
+def processes_of(port: int) -> list[str]:
+    """The processes whose command lines name the files of the emulator on a port."""
+    command = ["ps", "-A", "-ww", "-o", "pid=,args="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if str(directory_of(port)) in line]
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0

@@ -1,0 +1,92 @@
+"""The life of a deployment: seen working, redeployed, failing, deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.emulator import ROOT, STACK, Emulator
+from tests.e2e.actors import Person
+from tests.e2e.conftest import Cloud, eventually, free_port
+
+APP_FILES = ("app.py", "resources.json", "requirements.txt")
+APP_DIRECTORIES = ("chalicelib", ".chalice")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the app that the test may change."""
+    copy = tmp_path / "project"
+    copy.mkdir()
+    for name in APP_FILES:
+        shutil.copy(ROOT / name, copy)
+    for name in APP_DIRECTORIES:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture
+def own_cloud(tmp_path: Path) -> Iterator[Cloud]:
+    """An emulator for this test alone."""
+    output = tmp_path / "functions.txt"
+    with output.open("w") as file:
+        emulator = Emulator(free_port(), tmp_path / "emulator", functions_output=file)
+        with emulator:
+            yield Cloud(emulator, output)
+
+
+def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
+    own_cloud: Cloud, project: Path
+) -> None:
+    url = own_cloud.emulator.deploy(project)
+    with Person(url) as john:
+        john.says("John")
+        john.hears("Using nickname: John\nType /help for list of commands.")
+
+    app = project / "app.py"
+    app.write_text(app.read_text() + NEW_HANDLER)
+    assert own_cloud.emulator.deploy(project) == url
+    with Person(url) as john:
+        john.says("John")
+        john.hears("the new code says John")
+        john.says("fail")
+        eventually(lambda: "RuntimeError: on purpose" in own_cloud.functions_output.read_text())
+        output = own_cloud.functions_output.read_text()
+        assert "Traceback (most recent call last):" in output
+        assert "WebsocketMessage" in output
+
+    logs = own_cloud.client("logs")
+    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
+    assert any(
+        "on purpose" in event["message"]
+        for group in groups
+        for event in logs.filter_log_events(logGroupName=group)["events"]
+    )
+
+    own_cloud.emulator.run("aws", "cloudformation", "delete-stack", "--stack-name", STACK)
+    own_cloud.emulator.run(
+        "aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", STACK
+    )
+    nothing_is_left(own_cloud)
+
+
+NEW_HANDLER = """
+
+def answer(connection_id: str, body: str) -> None:
+    if body == "fail":
+        raise RuntimeError("on purpose")
+    SENDER.send(connection_id, f"the new code says {body}")
+
+
+HANDLER.handle = answer
+"""
+
+
+def nothing_is_left(cloud: Cloud) -> None:
+    assert cloud.client("dynamodb").list_tables()["TableNames"] == []
+    assert cloud.client("lambda").list_functions()["Functions"] == []
+    assert cloud.client("apigatewayv2").get_apis()["Items"] == []
+    assert cloud.client("iam").list_roles()["Roles"] == []

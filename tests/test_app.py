@@ -1,0 +1,142 @@
+"""The wiring: what API Gateway's events lead to, and what the logs say of them."""
+
+import importlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chalicelib.log import log
+from tests.connections import Connections
+from tests.tables import rows
+
+LogLines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def app(
+    table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """A fresh import, as a cold start does it."""
+    monkeypatch.setenv("TABLE", table.name)
+    sys.modules.pop("app", None)
+    yield importlib.import_module("app")
+    sys.modules.pop("app", None)
+    log.handlers.clear()
+    log.propagate = True
+
+
+@pytest.fixture
+def log_lines(app: ModuleType) -> LogLines:
+    """What the functions have logged, parsed."""
+    (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
+    output = io.StringIO()
+    handler.setStream(output)
+    return lambda: [json.loads(line) for line in output.getvalue().splitlines()]
+
+
+def event(route: str, connection_id: str, **fields: Any) -> dict[str, Any]:
+    context = {
+        "routeKey": route,
+        "connectionId": connection_id,
+        "apiId": "abc",
+        "stage": "api",
+        "domainName": "abc.execute-api.us-east-1.amazonaws.com",
+    }
+    return {"requestContext": context, "isBase64Encoded": False, **fields}
+
+
+CONTEXT = SimpleNamespace(aws_request_id="request-7")
+
+
+def connect(app: ModuleType, connection_id: str) -> Any:
+    return app.connect(event("$connect", connection_id), CONTEXT)
+
+
+def say(app: ModuleType, connection_id: str, body: str) -> Any:
+    return app.message(event("$default", connection_id, body=body), CONTEXT)
+
+
+def test_the_three_routes(app: ModuleType, table: Any, connections: Connections) -> None:
+    for name in ("John", "Jenny"):
+        assert connect(app, name) == {"statusCode": 200}
+        assert say(app, name, name) == {"statusCode": 200}
+        assert say(app, name, "/join chalice") == {"statusCode": 200}
+    connections.posts.clear()
+    say(app, "John", "Hi")
+    assert connections.received("Jenny") == ["John: Hi"]
+    app.disconnect(event("$disconnect", "John"), CONTEXT)
+    assert connections.received("Jenny") == ["John left room."]
+    app.disconnect(event("$disconnect", "Jenny"), CONTEXT)
+    assert rows(table) == []
+
+
+def test_a_frame_without_a_body_is_empty(app: ModuleType, connections: Connections) -> None:
+    connect(app, "c1")
+    app.message(event("$default", "c1"), CONTEXT)
+    (reply,) = connections.received("c1")
+    assert reply.startswith("Nicknames are 1 to 32 printable characters")
+
+
+def test_each_invocation_is_one_line_in_the_log(app: ModuleType, log_lines: LogLines) -> None:
+    connect(app, "c1")
+    say(app, "c1", "a secret")
+    first, second = log_lines()
+    assert first["route"] == "$connect"
+    assert second.pop("duration_ms") > 0
+    assert second == {
+        "level": "INFO",
+        "message": "done",
+        "request_id": "request-7",
+        "connection_id": "c1",
+        "route": "$default",
+    }
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_table_the_error_names_the_variable(
+    app: ModuleType,
+    connections: Connections,
+    monkeypatch: pytest.MonkeyPatch,
+    log_lines: LogLines,
+    value: str | None,
+) -> None:
+    if value is None:
+        monkeypatch.delenv("TABLE")
+    else:
+        monkeypatch.setenv("TABLE", value)
+    with pytest.raises(RuntimeError, match="TABLE is not set"):
+        connect(app, "c1")
+    (failed,) = log_lines()
+    assert failed["level"] == "ERROR"
+    assert failed["request_id"] == "request-7"
+    say(app, "c1", "John")
+    assert connections.received("c1") == ["Something went wrong. Please try again."]
+    _, logged, _ = log_lines()
+    assert "Traceback" in logged["exception"]
+    assert "TABLE is not set" in logged["exception"]
+    assert logged["request_id"] == "request-7"
+
+
+def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
+    environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
+    no_network = "import socket; socket.socket.connect = None; import app"
+    subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
+
+
+def test_on_aws_chalice_finds_the_endpoint(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI")
+    chalice_finds = "https://abc.execute-api.us-east-1.amazonaws.com/api"
+    client = app.app.websocket_api.session.client(
+        "apigatewaymanagementapi", endpoint_url=chalice_finds
+    )
+    assert client.meta.endpoint_url == chalice_finds

@@ -1,0 +1,351 @@
+"""What people see: one test for each row of the protocol, and for what they do wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.conftest import Chat, Person
+
+TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
+INVALID_NICKNAME = (
+    'Nicknames are 1 to 32 printable characters, without spaces or ":", and do not start with "/".'
+)
+
+
+def test_the_transcript_of_the_tutorial(chat: Chat) -> None:
+    people = {"client-1": chat.somebody(), "client-2": chat.somebody()}
+    for step in TRANSCRIPT:
+        people[step["client"]].says(step["sends"])
+        for name, person in people.items():
+            person.hears(*step["receives"].get(name, []))
+
+
+# Logging in
+
+
+def test_the_first_frame_is_the_nickname(chat: Chat) -> None:
+    somebody = chat.somebody()
+    somebody.says("John")
+    somebody.hears("Using nickname: John\nType /help for list of commands.")
+    somebody.says("/nick")
+    somebody.hears("Current nickname: John")
+
+
+@pytest.mark.parametrize(
+    "frame", ["", "/help", "John Smith", "a:", "x" * 33, "\x00", "\u202e", "x" * 5000]
+)
+def test_a_bad_nickname_can_be_followed_by_a_good_one(chat: Chat, frame: str) -> None:
+    somebody = chat.somebody()
+    somebody.says(frame)
+    somebody.hears(INVALID_NICKNAME)
+    somebody.says(" John ")
+    somebody.hears("Using nickname: John\nType /help for list of commands.")
+
+
+def test_a_nickname_is_taken_in_whatever_capitals(chat: Chat, john: Person) -> None:
+    somebody = chat.somebody()
+    somebody.says("JOHN")
+    somebody.hears("Nickname JOHN is already in use.")
+    somebody.says("Jack")
+    somebody.hears("Using nickname: Jack\nType /help for list of commands.")
+
+
+def test_an_unknown_connection_is_told_and_closed(chat: Chat) -> None:
+    stranger = Person(chat, "stranger")
+    stranger.says("Hello?")
+    stranger.hears("Your session has expired. Please reconnect.")
+    assert chat.connections.closed == {"stranger"}
+
+
+# Nicknames
+
+
+def test_a_new_nickname_is_announced(john: Person, jenny: Person) -> None:
+    jenny.says("/nick JennyJones")
+    jenny.hears("Nickname is: JennyJones")
+    john.hears("Jenny is now known as JennyJones.")
+
+
+def test_a_new_nickname_outside_of_a_room_is_nobodys_business(chat: Chat, john: Person) -> None:
+    jack = chat.person("Jack")
+    jack.says("/nick Jim")
+    jack.hears("Nickname is: Jim")
+    john.hears_nothing()
+
+
+def test_a_nickname_is_free_after_a_rename(john: Person, jenny: Person) -> None:
+    john.says("/nick Jack")
+    john.hears("Nickname is: Jack")
+    jenny.hears("John is now known as Jack.")
+    jenny.says("/nick john")
+    jenny.hears("Nickname is: john")
+
+
+def test_a_taken_nickname_leaves_the_old_one(john: Person, jenny: Person) -> None:
+    jenny.says("/nick john")
+    jenny.hears("Nickname john is already in use.")
+    john.hears_nothing()
+    jenny.says("/nick")
+    jenny.hears("Current nickname: Jenny")
+
+
+def test_the_holder_may_change_its_capitals(john: Person, jenny: Person) -> None:
+    john.says("/nick JOHN")
+    john.hears("Nickname is: JOHN")
+    jenny.hears("John is now known as JOHN.")
+    jenny.says("/nick John")
+    jenny.hears("Nickname John is already in use.")
+
+
+def test_the_same_nickname_again(john: Person, jenny: Person) -> None:
+    john.says("/nick John")
+    john.hears("Nickname is: John")
+    jenny.hears("John is now known as John.")
+
+
+@pytest.mark.parametrize("name", ["a:b", "/x", "x" * 33, "\u202ex"])
+def test_a_bad_nickname_changes_nothing(john: Person, jenny: Person, name: str) -> None:
+    john.says(f"/nick {name}")
+    john.hears(INVALID_NICKNAME)
+    jenny.hears_nothing()
+    john.says("/nick")
+    john.hears("Current nickname: John")
+
+
+def test_the_nickname_of_somebody_who_was_cut_off_is_free(
+    chat: Chat, john: Person, jenny: Person
+) -> None:
+    john.cuts_off()
+    jack = chat.person("Jack")
+    jack.says("/nick John")
+    jack.hears("Nickname is: John")
+    jenny.hears("John left room.")
+
+
+# Rooms
+
+
+def test_join_without_a_name(john: Person) -> None:
+    john.says("/join")
+    john.hears("Usage: /join {chat_room_name}")
+
+
+def test_moving_to_another_room(chat: Chat, john: Person, jenny: Person) -> None:
+    jack = chat.person("Jack", "tea")
+    john.says("/join tea")
+    john.hears('Left chat room "chalice"', 'Joined chat room "tea"')
+    jenny.hears("John left room.")
+    jack.hears("John joined room.")
+
+
+def test_joining_the_room_again_goes_to_its_end(john: Person, jenny: Person) -> None:
+    john.says("/join chalice")
+    john.hears('Left chat room "chalice"', 'Joined chat room "chalice"')
+    jenny.hears("John left room.", "John joined room.")
+    john.says("/ls")
+    john.hears("Jenny\nJohn")
+
+
+@pytest.mark.parametrize("room", ["x" * 65, "a\u200bb", "\x07"])
+def test_a_bad_room_changes_nothing(john: Person, jenny: Person, room: str) -> None:
+    john.says(f"/join {room}")
+    john.hears("Room names are 1 to 64 printable characters, without spaces.")
+    jenny.hears_nothing()
+    john.says("/room")
+    john.hears("chalice")
+
+
+def test_room_outside_of_one(chat: Chat) -> None:
+    john = chat.person("John")
+    john.says("/room")
+    john.hears("Not currently in a room. Type /join {room_name} to do so.")
+
+
+def test_quit_outside_of_a_room_says_nothing(chat: Chat) -> None:
+    john = chat.person("John")
+    john.says("/quit")
+    john.hears_nothing()
+
+
+def test_members_are_listed_in_the_order_in_which_they_joined(chat: Chat) -> None:
+    names = ["Zoe", "Adam", "Mia", "Bert"]
+    people = [chat.person(name, "chalice") for name in names]
+    people[1].says("/ls")
+    people[1].hears("Zoe\nAdam\nMia\nBert")
+    people[0].says("/nick Aaron")
+    people[1].hears("Zoe is now known as Aaron.")
+    people[1].says("/ls")
+    people[1].hears("Aaron\nAdam\nMia\nBert")
+
+
+def test_rooms_are_listed_sorted(chat: Chat) -> None:
+    for name, room in [("Zoe", "tea"), ("Adam", "chalice"), ("Mia", "Tea"), ("Bert", "tea")]:
+        chat.person(name, room)
+    john = chat.person("John")
+    john.says("/ls")
+    john.hears("Tea\nchalice\ntea")
+
+
+def test_no_room_is_listed_after_the_last_one_left(chat: Chat, john: Person, jenny: Person) -> None:
+    for person in (john, jenny):
+        person.says("/quit")
+    chat.connections.posts.clear()
+    john.says("/ls")
+    john.hears("No chat rooms open. Type /join {room_name} to open one.")
+
+
+def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) -> None:
+    john = chat.person("John", "chalice")
+    with chat.table.batch_writer() as batch:
+        for n in range(2_000):
+            batch.put_item(
+                Item={
+                    "PK": f"c{n}",
+                    "SK": "room_chalice",
+                    "username": f"{n:04}" + "𝄞" * 28,
+                    "joined_at": n,
+                    "expires_at": int(chat.clock()) + 100,
+                }
+            )
+    john.says("/ls")
+    messages = chat.connections.received(john.id)
+    assert len(messages) == 2
+    assert all(len(message.encode()) <= 131_072 for message in messages)
+    lines = "\n".join(messages).split("\n")
+    assert [line[:4] for line in lines] == [f"{n:04}" for n in range(2_000)] + ["John"]
+
+
+# Texts
+
+
+def test_a_text_goes_to_everybody_in_the_room_once(chat: Chat, john: Person, jenny: Person) -> None:
+    jack = chat.person("Jack", "tea")
+    john.says("Hi\n there ")
+    for person in (john, jenny):
+        person.hears("John: Hi\n there ")
+    jack.hears_nothing()
+
+
+def test_a_text_outside_of_a_room(chat: Chat) -> None:
+    john = chat.person("John")
+    john.says("Hi")
+    john.hears("Cannot send message if not in chatroom.")
+
+
+def test_a_text_that_just_fits_and_one_that_does_not(john: Person, jenny: Person) -> None:
+    longest = "x" * (131_072 - len("John: "))
+    john.says(longest)
+    jenny.hears(f"John: {longest}")
+    john.hears(f"John: {longest}")
+    john.says("ü" + longest)
+    john.hears("Message too long: 131074 bytes, the limit is 131072.")
+    jenny.hears_nothing()
+
+
+def test_the_sender_hears_its_own_line_though_the_index_lags(
+    chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat.storage, "iter_members", lambda room: iter(()))
+    john.says("Hi")
+    john.hears("John: Hi")
+    john.says("/ls")
+    john.hears("John")
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("frame", "reply"),
+    [
+        ("/foo", "Unknown command: foo"),
+        ("/FOO bar", "Unknown command: foo"),
+        ("/", "Unknown command: "),
+        ("/ help", "Unknown command: "),
+        ("//", "Unknown command: /"),
+        ("/help\u0000", "Unknown command: help\u0000"),
+        ("/" + "x" * 131_072, "Message too long: 131089 bytes, the limit is 131072."),
+    ],
+)
+def test_unknown_commands(john: Person, jenny: Person, frame: str, reply: str) -> None:
+    john.says(frame)
+    john.hears(reply)
+    jenny.hears_nothing()
+
+
+@pytest.mark.parametrize(
+    "frame", ["/JOIN tea", "/join  tea", "/join\ttea ", "/Join\u3000tea cups", "/join\n tea"]
+)
+def test_capitals_and_white_space_do_not_matter(chat: Chat, frame: str) -> None:
+    john = chat.person("John")
+    john.says(frame)
+    john.hears('Joined chat room "tea"')
+
+
+@pytest.mark.parametrize("command", ["/help me", "/room 7", "/ls -la", "/quit now"])
+def test_what_a_command_does_not_take_is_ignored(john: Person, command: str) -> None:
+    john.says(command)
+    with_arguments = john.chat.connections.received(john.id)
+    john.says("/join chalice")
+    john.chat.connections.posts.clear()
+    john.says(command.split()[0])
+    john.hears(*with_arguments)
+
+
+# Leaving, and being cut off
+
+
+def test_a_departure_is_announced(john: Person, jenny: Person) -> None:
+    jenny.disconnects()
+    john.hears("Jenny left room.")
+    jenny.hears_nothing()
+    john.says("/ls")
+    john.hears("John")
+
+
+def test_departures_of_people_without_name_or_room_are_not(chat: Chat, john: Person) -> None:
+    chat.somebody().disconnects()
+    chat.person("Jack").disconnects()
+    john.hears_nothing()
+
+
+def test_who_was_cut_off_is_found_out_by_the_next_text(
+    chat: Chat, john: Person, jenny: Person
+) -> None:
+    others = [chat.person(name, "chalice") for name in ("Jack", "Jim", "Joe")]
+    chat.connections.posts.clear()
+    for person in others[:2]:
+        person.cuts_off()
+    john.says("Hi")
+    for person in (john, jenny, others[2]):
+        first, *departures = chat.connections.received(person.id)
+        assert first == "John: Hi"
+        assert sorted(departures) == ["Jack left room.", "Jim left room."]
+    for person in others[:2]:
+        person.disconnects()
+    john.hears_nothing()
+
+
+# When the server fails
+
+
+def test_a_failure_of_the_server_is_told_to_the_sender_only(
+    chat: Chat, john: Person, jenny: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chat.storage, "iter_members", fail)
+        john.says("Hi")
+    john.hears("Something went wrong. Please try again.")
+    jenny.hears_nothing()
+    john.says("Hi")
+    jenny.hears("John: Hi")
+
+
+def test_a_lone_half_of_a_character_is_replaced(john: Person, jenny: Person) -> None:
+    john.says("a\ud83db \ud83d\ude00")
+    jenny.hears("John: a\ufffdb 😀")
