@@ -55,7 +55,8 @@ class Sender:
         the others, or is raised: throttling and server errors are tried again, and what
         fails for good is logged. What `connection_ids` raises while it is read is let through.
         """
-        self._bury(self._post(connection_ids, message))
+        gone = self._post(connection_ids, message)
+        self._tell_departures([self._remove(connection_id) for connection_id in gone], gone)
 
     def close(self, connection_id: str) -> None:
         """Close a connection from the server's side; nothing happens if it is closed. 1 request."""
@@ -65,8 +66,11 @@ class Sender:
             pass
 
     def depart(self, connection_id: str) -> None:
-        """Remove a connection that is gone, and tell its room, once, that it left."""
-        self._bury({connection_id})
+        """Remove a connection that is gone, and tell its room, once, that it left.
+
+        Raises what DynamoDB raises if it cannot be removed; then nothing has changed.
+        """
+        self._tell_departures([self._storage.delete_connection(connection_id)], {connection_id})
 
     def is_gone(self, connection_id: str) -> bool:
         """Whether API Gateway knows that a connection is closed. When in doubt, it is not. 1 request."""
@@ -90,20 +94,19 @@ class Sender:
                 log.exception("a post failed", extra=_about(connection_id))
         return gone
 
-    def _bury(self, gone: set[str]) -> None:
-        """Remove connections that are gone, and tell their rooms.
+    def _tell_departures(self, departed: list[Connection | None], dead: set[str]) -> None:
+        """Tell the rooms of connections that were removed.
 
-        Telling may find more of them, so this goes on until it finds none. Each round first
-        removes all that were found, so that nobody is announced twice, or to the dead.
+        Telling may find more that are gone, so this goes on until it finds none. Those of a
+        round are all removed before the next, so that nobody is announced twice, or to the dead.
         """
-        dead: set[str] = set()
-        while gone:
-            dead |= gone
-            departed = [self._remove(connection_id) for connection_id in gone]
-            gone = set()
+        while departed:
+            gone: set[str] = set()
             for connection in departed:
                 if connection is not None and connection.room is not None:
                     gone |= self._announce_departure(connection, connection.room, dead)
+            dead = dead | gone
+            departed = [self._remove(connection_id) for connection_id in gone]
 
     def _remove(self, connection_id: str) -> Connection | None:
         try:

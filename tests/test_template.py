@@ -96,6 +96,19 @@ def test_the_table_costs_nothing_idle_and_has_its_index(template: dict[str, Any]
     assert index["Projection"] == {"ProjectionType": "ALL"}
 
 
+def test_dynamodb_deletes_what_has_expired(template: dict[str, Any]) -> None:
+    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_nothing_may_scan_the_table(template: dict[str, Any]) -> None:
+    actions = [
+        action for statement in statements(template) for action in listed(statement["Action"])
+    ]
+    assert "dynamodb:Query" in actions
+    assert "dynamodb:Scan" not in actions
+
+
 def keys(partition: str, sort: str) -> list[dict[str, str]]:
     return [
         {"AttributeName": partition, "KeyType": "HASH"},

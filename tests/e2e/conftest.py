@@ -51,6 +51,14 @@ def free_port() -> int:
         return port
 
 
+@pytest.fixture(autouse=True)
+def aws(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of moto, which the other tests have under this name: the emulator."""
+    for name, value in cloud.emulator.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     directory = tmp_path_factory.mktemp("cloud")

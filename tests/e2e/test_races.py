@@ -1,0 +1,167 @@
+"""Real races: many threads over a DynamoDB that is atomic, and then the whole table is checked.
+
+Over the emulator's DynamoDB, or over AWS's DynamoDB Local if AWS_ENDPOINT_URL_DYNAMODB names it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from scripts.emulator import REGION
+from tests.conftest import Chat, Person
+from tests.connections import Connections
+from tests.e2e.conftest import Cloud
+from tests.tables import create_table, problems
+
+ROUNDS = 15
+ELSEWHERE = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB")  # read before the tests clear it
+
+
+@pytest.fixture(scope="module")
+def atomic_table(cloud: Cloud) -> Iterator[Any]:
+    dynamodb = boto3.resource(
+        "dynamodb",
+        region_name=REGION,
+        endpoint_url=ELSEWHERE or cloud.emulator.environment["AWS_ENDPOINT_URL"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(max_pool_connections=32),
+    )
+    table = create_table(dynamodb, "Races")
+    yield table
+    table.delete()
+
+
+@pytest.fixture
+def chat(atomic_table: Any, connections: Connections) -> Iterator[Chat]:
+    """People who chat over that table, which is checked when they have finished."""
+    chat = Chat(atomic_table, connections)
+    yield chat
+    for row in chat.rows():
+        atomic_table.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
+
+
+def at_once(*acts: Callable[[], Any]) -> None:
+    """All of them, each in a thread of its own, from the same moment on."""
+    start = Barrier(len(acts))
+
+    def when_all_are_ready(act: Callable[[], Any]) -> None:
+        start.wait()
+        act()
+
+    with ThreadPoolExecutor(len(acts)) as threads:
+        for done in [threads.submit(when_all_are_ready, act) for act in acts]:
+            done.result()
+
+
+def saying(person: Person, *frames: str) -> Callable[[], None]:
+    return lambda: [person.says(frame) for frame in frames] and None
+
+
+def all_is_well(chat: Chat) -> None:
+    assert problems(chat.rows(), chat.clock.now) == []
+
+
+def record(person: Person) -> dict[str, str]:
+    return person.chat.storage.get_record_by_connection(person.id)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_two_first_frames_at_once(chat: Chat, _round: int) -> None:
+    somebody = chat.somebody()
+    at_once(saying(somebody, "John"), saying(somebody, "Jenny"))
+    answers = sorted(chat.connections.received(somebody.id))
+    name = record(somebody)["username"]
+    welcome = f"Using nickname: {name}\nType /help for list of commands."
+    assert answers == ["Cannot send message if not in chatroom.", welcome]
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_many_want_the_same_nickname(chat: Chat, _round: int) -> None:
+    people = [chat.somebody() for _ in range(8)]
+    at_once(
+        *(saying(person, name) for person, name in zip(people, ["John", "JOHN"] * 4, strict=True))
+    )
+    names = [record(person)["username"] for person in people]
+    assert sorted(map(len, names)) == [0] * 7 + [4]
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_two_joins_a_rename_and_a_quit_of_one_connection(chat: Chat, _round: int) -> None:
+    person = chat.person("John", "tea")
+    frames = ["/join chalice", "/join lounge", "/nick Jack", "/quit"]
+    at_once(*(saying(person, frame) for frame in frames))
+    assert record(person)["username"] == "Jack"
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_a_connection_dies_while_it_speaks(chat: Chat, _round: int) -> None:
+    person = chat.person("John", "tea")
+    at_once(saying(person, "/join chalice"), saying(person, "/nick Jack"), person.disconnects)
+    assert chat.rows() == []
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_two_swap_their_names(chat: Chat, _round: int) -> None:
+    john, jenny = chat.person("John"), chat.person("Jenny")
+    at_once(
+        saying(john, "/nick x", "/nick Jenny", "/nick John"),
+        saying(jenny, "/nick John", "/nick Jenny"),
+    )
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(3))
+def test_many_enter_and_leave_one_room(chat: Chat, _round: int) -> None:
+    people = [chat.person(f"p{n}") for n in range(12)]
+    at_once(*(saying(person, "/join tea", "/quit", "/join tea") for person in people))
+    assert len(chat.storage.get_connection_ids_by_room("tea")) == 12
+    all_is_well(chat)
+    at_once(*(person.disconnects for person in people))
+    assert chat.rows() == []
+
+
+def test_a_departure_is_told_once_whoever_notices_it(chat: Chat) -> None:
+    people = [chat.person(f"p{n}", "tea") for n in range(6)]
+    people[0].cuts_off()
+    chat.connections.posts.clear()
+    at_once(people[0].disconnects, *(saying(person, "Hi") for person in people[1:]))
+    for person in people[1:]:
+        assert chat.connections.received(person.id).count("p0 left room.") == 1
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_everything_at_once(chat: Chat, seed: int) -> None:
+    people = [chat.somebody() for _ in range(6)]
+    frames = [
+        *("John", "Jenny", "Hi"),
+        *("/nick John", "/nick Jenny", "/nick JOHN", "/nick Zoe"),
+        *("/join tea", "/join chalice", "/join lounge", "/quit", "/ls"),
+    ]
+
+    def chatter(number: int) -> None:
+        chance = random.Random(f"{seed} {number}")
+        for _ in range(25):
+            person = chance.choice(people)
+            if chance.random() < 0.03:
+                person.disconnects()
+            else:
+                person.says(chance.choice(frames))
+
+    at_once(*(lambda number=number: chatter(number) for number in range(8)))
+    said = [line for lines in chat.connections.posts.values() for line in lines]
+    assert "Something went wrong. Please try again." not in said
+    all_is_well(chat)

@@ -1,0 +1,190 @@
+"""What is left when a function dies, or DynamoDB fails, at any request of any operation."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from chalicelib.storage import LIFETIME_SECONDS
+from tests.conftest import Chat
+from tests.tables import problems
+
+WRITES = {"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"}
+EXCUSE = "Something went wrong. Please try again."
+
+
+class Crash(BaseException):
+    """The function is gone: nothing after this runs, and nothing catches it."""
+
+
+Act = Callable[["Scene"], None]
+
+
+class Scene:
+    """John alone in a room, Jenny in another with Zoe, somebody new, and somebody cut off."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.new = chat.somebody()
+        self.john = chat.person("John", "chalice")
+        self.jenny = chat.person("Jenny", "tea")
+        self.zoe = chat.person("Zoe", "tea")
+        self.ghost = chat.person("Ghost", "den")
+        self.ghost.cuts_off()
+        self.people = [self.new, self.john, self.jenny, self.zoe]
+        chat.connections.posts.clear()
+
+    def problems(self) -> list[str]:
+        return problems(self.chat.rows(), self.chat.clock.now, high_counts=True)
+
+
+def connect(scene: Scene) -> None:
+    scene.people.append(scene.chat.somebody())
+
+
+OPERATIONS: dict[str, Act] = {
+    "connect": connect,
+    "log in": lambda scene: scene.new.says("Adam"),
+    "log in under the name of somebody who is gone": lambda scene: scene.new.says("ghost"),
+    "rename": lambda scene: scene.john.says("/nick Jack"),
+    "rename in company": lambda scene: scene.jenny.says("/nick Jane"),
+    "open a room": lambda scene: scene.zoe.says("/join lounge"),
+    "join a room": lambda scene: scene.john.says("/join tea"),
+    "join the room again": lambda scene: scene.john.says("/join chalice"),
+    "join the room of somebody who is gone": lambda scene: scene.john.says("/join den"),
+    "quit as the last": lambda scene: scene.john.says("/quit"),
+    "quit": lambda scene: scene.jenny.says("/quit"),
+    "disconnect as the last": lambda scene: scene.john.disconnects(),
+    "disconnect": lambda scene: scene.jenny.disconnects(),
+    "disconnect without a name": lambda scene: scene.new.disconnects(),
+}
+
+
+@contextmanager
+def at_request(
+    chat: Chat, number: int, moment: str, act: Callable[[], None]
+) -> Iterator[list[int]]:
+    """Do this at one request to DynamoDB, before or after it was carried out."""
+    seen = [0]
+
+    def hook(model: Any, **_: Any) -> None:
+        seen[0] += 1
+        if seen[0] == number:
+            act()
+
+    events = chat.storage._client.meta.events
+    events.register(f"{moment}.dynamodb", hook)
+    try:
+        yield seen
+    finally:
+        events.unregister(f"{moment}.dynamodb", hook)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def throttle() -> None:
+    error = {"Code": "ProvisionedThroughputExceededException", "Message": "slow down"}
+    raise ClientError({"Error": error}, "any")
+
+
+def lose_the_answer() -> None:
+    raise ReadTimeoutError(endpoint_url="the table")
+
+
+@pytest.fixture
+def scene(chat: Chat) -> Scene:
+    return Scene(chat)
+
+
+def requests_of(scene: Scene, act: Act) -> int:
+    """How many requests an operation sends; does it."""
+    with at_request(scene.chat, 0, "after-call", crash) as seen:
+        act(scene)
+    return seen[0]
+
+
+MOST_REQUESTS = 12
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_are_short_enough_for_the_tests_below(scene: Scene, name: str) -> None:
+    assert 1 <= requests_of(scene, OPERATIONS[name]) <= MOST_REQUESTS
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_what_a_crash_leaves_heals(chat: Chat, name: str) -> None:
+    for number in range(1, MOST_REQUESTS + 1):
+        scene = Scene(chat)
+        with at_request(chat, number, "after-call", crash) as seen:
+            try:
+                OPERATIONS[name](scene)
+            except Crash:
+                pass
+            else:
+                assert seen[0] < number
+        assert scene.problems() == []
+        nobody_is_locked_out(scene)
+        nothing_is_left_after_expiry(scene)
+        if seen[0] < number:
+            return
+    raise AssertionError("the operation never came to its end")
+
+
+def nobody_is_locked_out(scene: Scene) -> None:
+    """Who is still there goes on; all names are free once their holders are gone."""
+    chat = scene.chat
+    for n, person in enumerate(scene.people):
+        if person.id in chat.connections.gone:
+            continue
+        person.says(f"Guest{n}")
+        person.says("/join lobby")
+        chat.connections.posts.clear()
+        person.says("Hello")
+        assert any(": Hello" in line for line in chat.connections.received(person.id))
+    assert scene.problems() == []
+    for person in scene.people:
+        person.cuts_off()
+    heir = chat.person("Heir")
+    for name in ("John", "Jenny", "Zoe", "Ghost", "Adam", "Jack", "Jane"):
+        heir.says(f"/nick {name}")
+        heir.hears(f"Nickname is: {name}")
+    heir.disconnects()
+
+
+def nothing_is_left_after_expiry(scene: Scene) -> None:
+    """What DynamoDB will have deleted by then, the test deletes."""
+    scene.chat.clock.advance(LIFETIME_SECONDS + 1)
+    assert scene.chat.storage.list_rooms() == set()
+    for row in scene.chat.rows():
+        assert row["expires_at"] <= scene.chat.clock.now
+        scene.chat.table.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(
+    ("moment", "failure"), [("before-call", throttle), ("after-call", lose_the_answer)]
+)
+def test_a_failing_request_is_told_or_made_good(
+    chat: Chat, name: str, moment: str, failure: Callable[[], None]
+) -> None:
+    for number in range(1, MOST_REQUESTS + 1):
+        scene = Scene(chat)
+        with at_request(chat, number, moment, failure) as seen:
+            try:
+                OPERATIONS[name](scene)
+            except (ClientError, ReadTimeoutError):
+                assert name == "connect" or name.startswith("disconnect")
+        assert scene.problems() == []
+        if moment == "before-call" and not name.startswith("disconnect"):
+            told = any(EXCUSE in lines for lines in chat.connections.posts.values())
+            exact = problems(chat.rows(), chat.clock.now) == []
+            assert exact or not told
+        nobody_is_locked_out(scene)
+        nothing_is_left_after_expiry(scene)
+        if seen[0] < number:
+            return
+    raise AssertionError("the operation never came to its end")
