@@ -223,6 +223,9 @@ class ChatMachine(RuleBasedStateMachine):
 
     @rule(target=people)
     def connects(self) -> Person:
+        return self._connects()
+
+    def _connects(self) -> Person:
         person = self.chat.somebody()
         expires_at = int(self.chat.clock.now) + LIFETIME_SECONDS
         self.model.clients[person.id] = Client(expires_at)
@@ -232,7 +235,7 @@ class ChatMachine(RuleBasedStateMachine):
         target=people, name=st.sampled_from(["John", "Jenny", "Zoe"]), room=st.sampled_from(ROOMS)
     )
     def connects_and_joins(self, name: str, room: str) -> Person:
-        person = self.connects()
+        person = self._connects()
         self.says(person, name)
         self.says(person, f"/join {room}")
         return person

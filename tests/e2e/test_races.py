@@ -64,7 +64,11 @@ def at_once(*acts: Callable[[], Any]) -> None:
 
 
 def saying(person: Person, *frames: str) -> Callable[[], None]:
-    return lambda: [person.says(frame) for frame in frames] and None
+    def says_all() -> None:
+        for frame in frames:
+            person.says(frame)
+
+    return says_all
 
 
 def all_is_well(chat: Chat) -> None:
