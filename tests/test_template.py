@@ -128,7 +128,7 @@ def test_the_role_allows_single_actions_on_single_resources(template: dict[str, 
 
 def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
     """But for the runtime's age (W2531): Chalice takes that of the Python that runs this."""
-    command = [BIN / "cfn-lint", "--ignore-checks", "W2531", "--", sam_json]
+    command = [str(BIN / "cfn-lint"), "--ignore-checks", "W2531", "--", str(sam_json)]
     linted = subprocess.run(command, capture_output=True, text=True)
     assert linted.stdout + linted.stderr == ""
     assert linted.returncode == 0
