@@ -1,4 +1,6 @@
-"""The Chalice app: API Gateway's three WebSocket routes, each handed on in one line."""
+"""The Chalice app: API Gateway's three WebSocket routes and the fan-out, each handed on in one line."""
+
+from typing import Any
 
 from chalice import Chalice
 from chalice.app import WebsocketEvent
@@ -8,7 +10,7 @@ from chalicelib import Handler, Sender, Session, Storage, log_invocation, write_
 app = Chalice(app_name="chalice-chat-example")
 app.websocket_api.session = Session()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-app.register_middleware(log_invocation, "websocket")
+app.register_middleware(log_invocation)
 write_json(app.log)
 
 STORAGE = Storage.from_env()
@@ -30,3 +32,8 @@ def disconnect(event: WebsocketEvent) -> None:
 def message(event: WebsocketEvent) -> None:
     # Chalice's `event.body` is the text "None" where a frame is empty.
     HANDLER.handle(event.connection_id, event.to_dict().get("body") or "")
+
+
+@app.lambda_function(name="fan_out")
+def fan_out(event: dict[str, Any], context: Any) -> None:
+    SENDER.deliver(event, context.function_name)

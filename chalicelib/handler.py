@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 from chalicelib import names
-from chalicelib.log import log
+from chalicelib.log import count, log
 from chalicelib.names import InvalidName
 from chalicelib.sender import Sender
 from chalicelib.storage import Connection, NicknameTaken, StaleRecord, Storage, pauses
@@ -64,6 +64,7 @@ class Handler:
             self._answer(connection_id, _well_formed(message))
         except Exception:
             log.exception("a frame could not be handled")
+            count(FramesFailed=1)
             self._sender.send(connection_id, "Something went wrong. Please try again.")
 
     def _answer(self, connection_id: str, message: str) -> None:
@@ -109,6 +110,7 @@ class Handler:
         else:
             # The index may not show the sender in the room yet; it hears its own line all the same.
             others = self._others(connection, connection.room)
+            count(Texts=1)
             self._sender.broadcast(chain([connection.id], others), line)
 
     def _help(self, connection: Connection, _arguments: list[str]) -> None:

@@ -1,12 +1,15 @@
 """One JSON object a line in the functions' logs, with what is needed to find an event again.
 
 Every line carries the request id, the connection id and the route of the invocation that
-wrote it. No line carries what somebody wrote.
+wrote it. No line carries what somebody wrote. The last line of an invocation also carries
+what it counted, in CloudWatch's embedded metric format, from which CloudWatch makes metrics.
 """
 
 import json
 import logging
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,15 +17,18 @@ from typing import Any
 
 log = logging.getLogger("chalice-chat-example")  # Chalice's `app.log`, under the app's name
 
-_invocation: ContextVar[dict[str, Any]] = ContextVar("invocation", default={})  # noqa: B039
+NAMESPACE = "ChaliceChat"
+
+_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
+_counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 
 class JsonFormatter(logging.Formatter):
     """A log record as one line of JSON; the traceback, if there is one, in `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname, "message": record.getMessage(), **_invocation.get()}
-        line.update(getattr(record, "fields", {}))
+        line = {"level": record.levelname, "message": record.getMessage()}
+        line |= (_fields.get() or {}) | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -35,32 +41,63 @@ def write_json(logger: logging.Logger) -> None:
         handler.setFormatter(JsonFormatter())
 
 
+def about(**fields: Any) -> dict[str, Any]:
+    """More fields for one line: `log.error("...", extra=about(room="tea"))`."""
+    return {"fields": fields}
+
+
+def count(**amounts: float) -> None:
+    """Add to the metrics of the invocation under way; outside of one, nothing is counted."""
+    counted = _counted.get()
+    if counted is not None:
+        counted.update(amounts)
+
+
 def log_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
     """Chalice middleware: log how an invocation went, and pass on what it answered or raised."""
-    request = event.to_dict()["requestContext"]
-    with _fields(
-        request_id=getattr(event.context, "aws_request_id", None),
-        connection_id=request["connectionId"],
-        route=request.get("routeKey"),
-    ):
+    with _invocation(event) as counted:
         start = time.perf_counter()
         try:
-            response = get_response(event)
+            return get_response(event)
         except Exception:
-            log.exception("failed", extra=_duration(start))
+            log.exception("failed")
             raise
-        log.info("done", extra=_duration(start))
-        return response
+        finally:
+            milliseconds = round((time.perf_counter() - start) * 1000, 1)
+            log.info("done", extra=about(duration_ms=milliseconds, **_metrics(counted)))
 
 
 @contextmanager
-def _fields(**fields: Any) -> Iterator[None]:
-    token = _invocation.set(fields)
+def _invocation(event: Any) -> Iterator[Counter[str]]:
+    request = event.to_dict().get("requestContext", {})
+    counted: Counter[str] = Counter()
+    fields = _fields.set(
+        {
+            "request_id": getattr(event.context, "aws_request_id", None),
+            "connection_id": request.get("connectionId"),
+            "route": request.get("routeKey"),
+        }
+    )
+    counting = _counted.set(counted)
     try:
-        yield
+        yield counted
     finally:
-        _invocation.reset(token)
+        _counted.reset(counting)
+        _fields.reset(fields)
 
 
-def _duration(start: float) -> dict[str, Any]:
-    return {"fields": {"duration_ms": round((time.perf_counter() - start) * 1000, 1)}}
+def _metrics(counted: Counter[str]) -> dict[str, Any]:
+    """CloudWatch Logs specification of the embedded metric format; one dimension, the stack."""
+    if not counted:
+        return {}
+    units = {name: "Milliseconds" if name.endswith("Milliseconds") else "Count" for name in counted}
+    directive = {
+        "Namespace": NAMESPACE,
+        "Dimensions": [["Stack"]],
+        "Metrics": [{"Name": name, "Unit": unit} for name, unit in units.items()],
+    }
+    return {
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
+        "Stack": os.environ.get("STACK", "none"),
+        **counted,
+    }

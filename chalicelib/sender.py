@@ -1,19 +1,35 @@
 """Posts to connections, one or many, through API Gateway's `@connections` API."""
 
+import json
 import os
 from collections.abc import Iterable
+from functools import cached_property
+from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from chalice import Chalice, WebsocketDisconnectedError
 
-from chalicelib.log import log
+from chalicelib.fanout import FanOut
+from chalicelib.log import about, count, log
 from chalicelib.storage import Connection, Storage
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
-# Throttling (429) and 5xx are tried again with back-off, within 4 attempts of 4 s.
+# What one invocation posts itself, in members; the others of a larger room are handed to the
+# fan-out function, as many to each. 5,000 take 0.6 s at 8 ms a post, and their ids and the
+# longest message, escaped, fit into the 1 MB of an asynchronous invocation (Lambda quotas).
+CHUNK = 5_000
+
+# How often what a fan-out function could not post is handed on. It stays below the 16 at
+# which Lambda itself stops a loop ("Use Lambda recursive loop detection").
+MAX_HOPS = 3
+
+MAX_LOGGED = 100  # failed posts in one log line
+
 CLIENT_CONFIG = Config(
     connect_timeout=1,
     read_timeout=3,
@@ -29,34 +45,60 @@ class Session(boto3.Session):
     """
 
     def client(self, service_name: str, **options: Any) -> Any:
+        options.setdefault("config", CLIENT_CONFIG)
         if service_name == "apigatewaymanagementapi":
             options["endpoint_url"] = os.environ.get(ENDPOINT_VARIABLE) or options["endpoint_url"]
-            options.setdefault("config", CLIENT_CONFIG)
         return super().client(service_name, **options)
 
 
 class Sender:
-    """Posts lines to connections, and removes the connections that turn out to be gone."""
+    """Posts lines to connections, and removes the connections that turn out to be gone.
+
+    A large room is spread over the fan-out function that the environment variable FAN_OUT
+    names; without it, every post is made here.
+    """
 
     def __init__(self, app: Chalice, storage: Storage) -> None:
-        """`app.websocket_api` does the posts; it needs a session, and a WebSocket event before."""
+        """`app.websocket_api` needs a session, and has its endpoint from the first event."""
         self._app = app
         self._storage = storage
+        self._fan_out_function = os.environ.get("FAN_OUT")
 
     def send(self, connection_id: str, message: str) -> None:
-        """Post a message to one connection; promises and failures as `broadcast`."""
-        self.broadcast([connection_id], message)
+        """Post a message to one connection, as `broadcast`. Nothing is raised; failures are logged."""
+        try:
+            self.broadcast([connection_id], message)
+        except Exception:
+            log.exception("a message could not be sent", extra=about(to=connection_id))
 
     def broadcast(self, connection_ids: Iterable[str], message: str) -> None:
-        """Post a message to connections, each once.
+        """Post a message to connections.
 
-        `message` holds at most 131,072 bytes of UTF-8. A connection that is gone (410) is
-        removed and its room is told. Nothing that one post answers keeps the message from
-        the others, or is raised: throttling and server errors are tried again, and what
-        fails for good is logged. What `connection_ids` raises while it is read is let through.
+        `message` holds at most 131,072 bytes of UTF-8. The ids are taken as they can be
+        posted to, so an iterator that reads page by page is never far ahead. The first
+        `CHUNK` are posted here, up to 64 at once; the rest in chunks by the fan-out function.
+
+        Each connection gets the message once, in the ordinary case. It gets it at least
+        once, hence perhaps twice, when a kept HTTP connection or a fan-out function breaks
+        off in the middle. What promises apply to a single post stands at `FanOut.post`:
+        throttling and server errors are tried again, and nobody waits for a slow member.
+
+        A connection that is gone (410) is removed, and its room told. A post that fails for
+        good keeps the message from nobody else; it is logged. What `connection_ids` raises
+        is let through.
         """
-        gone = self._post(connection_ids, message)
-        self._tell_departures([self._remove(connection_id) for connection_id in gone], gone)
+        self._broadcast(connection_ids, message, hops=0)
+
+    def deliver(self, chunk: dict[str, Any], function_name: str) -> None:
+        """What the fan-out function does: broadcast the chunk that it was handed.
+
+        `function_name` is its own. What it cannot post in time it hands on, so that a chunk
+        is not repeated as a whole: Lambda does that only after a crash.
+        """
+        self._fan_out_function = function_name
+        endpoint = urlsplit(chunk["endpoint"])
+        self._app.websocket_api.configure(endpoint.netloc, endpoint.path.strip("/"))
+        self._broadcast(chunk["connection_ids"], chunk["message"], chunk["hops"])
 
     def close(self, connection_id: str) -> None:
         """Close a connection from the server's side; nothing happens if it is closed. 1 request."""
@@ -73,26 +115,87 @@ class Sender:
         self._tell_departures([self._storage.delete_connection(connection_id)], {connection_id})
 
     def is_gone(self, connection_id: str) -> bool:
-        """Whether API Gateway knows that a connection is closed. When in doubt, it is not. 1 request."""
+        """Whether API Gateway knows that a connection is closed; when in doubt, it is not.
+
+        1 request.
+        """
         try:
             self._app.websocket_api.info(connection_id)
         except WebsocketDisconnectedError:
             return True
         except Exception:
-            log.exception("cannot tell whether a connection is open", extra=_about(connection_id))
+            log.exception("cannot tell whether a connection is open", extra=about(to=connection_id))
         return False
 
-    def _post(self, connection_ids: Iterable[str], message: str) -> set[str]:
-        """Post to each; the ids of those that are gone."""
-        gone = set()
-        for connection_id in connection_ids:
-            try:
-                self._app.websocket_api.send(connection_id, message)
-            except WebsocketDisconnectedError:
-                gone.add(connection_id)
-            except Exception:
-                log.exception("a post failed", extra=_about(connection_id))
+    def _broadcast(self, connection_ids: Iterable[str], message: str, hops: int) -> None:
+        gone = self._post(connection_ids, message, hops)
+        self._tell_departures([self._remove(connection_id) for connection_id in gone], gone)
+
+    def _post(self, connection_ids: Iterable[str], message: str, hops: int = 0) -> set[str]:
+        """Post to each, here or in the fan-out function; the ids of those found gone here."""
+        ids = iter(connection_ids)
+        gone = self._post_here(islice(ids, CHUNK) if self._fan_out_function else ids, message)
+        while chunk := list(islice(ids, CHUNK)):
+            gone |= self._hand_over(chunk, message, hops + 1)
         return gone
+
+    def _post_here(self, connection_ids: Iterable[str], message: str) -> set[str]:
+        result = self._fan_out.post(connection_ids, message)
+        count(
+            LinesDelivered=result.delivered,
+            MembersGone=len(result.gone),
+            PostsFailed=len(result.failed),
+            FanOutMilliseconds=round(result.seconds * 1000, 1),
+        )
+        if result.failed:
+            some = dict(islice(result.failed.items(), MAX_LOGGED))
+            log.error("posts failed", extra=about(failed=len(result.failed), reasons=some))
+        if result.stopped:
+            log.warning("posting stopped", extra=about(reason=result.stopped))
+        return set(result.gone)
+
+    def _hand_over(self, chunk: list[str], message: str, hops: int) -> set[str]:
+        """Have the fan-out function post to a chunk; if it cannot be called, post here."""
+        if self._fan_out_function is None or hops > MAX_HOPS:
+            log.error("posts given up", extra=about(failed=len(chunk)))
+            count(PostsFailed=len(chunk))
+            return set()
+        event = {
+            "endpoint": self._endpoint,
+            "connection_ids": chunk,
+            "message": message,
+            "hops": hops,
+        }
+        try:
+            self._lambda.invoke(
+                FunctionName=self._fan_out_function,
+                InvocationType="Event",
+                Payload=json.dumps(event, ensure_ascii=False).encode(),
+            )
+            return set()
+        except (BotoCoreError, ClientError):
+            log.exception("the fan-out function could not be called")
+            return self._post_here(chunk, message)
+
+    @cached_property
+    def _fan_out(self) -> FanOut:
+        credentials = self._session.get_credentials()
+        if credentials is None:
+            raise NoCredentialsError()
+        return FanOut(self._endpoint, self._session.region_name, credentials)
+
+    @cached_property
+    def _lambda(self) -> Any:
+        return self._session.client("lambda")
+
+    @property
+    def _session(self) -> Any:
+        return self._app.websocket_api.session
+
+    @property
+    def _endpoint(self) -> str:
+        """Chalice keeps the one that it has found, from the event and the region, to itself."""
+        return os.environ.get(ENDPOINT_VARIABLE) or str(self._app.websocket_api._endpoint)
 
     def _tell_departures(self, departed: list[Connection | None], dead: set[str]) -> None:
         """Tell the rooms of connections that were removed.
@@ -112,7 +215,7 @@ class Sender:
         try:
             return self._storage.delete_connection(connection_id)
         except Exception:
-            log.exception("a gone connection could not be removed", extra=_about(connection_id))
+            log.exception("a gone connection could not be removed", extra=about(to=connection_id))
             return None
 
     def _announce_departure(self, connection: Connection, room: str, dead: set[str]) -> set[str]:
@@ -121,9 +224,5 @@ class Sender:
         try:
             return self._post(alive, f"{connection.username} left room.")
         except Exception:
-            log.exception("a departure could not be announced", extra=_about(connection.id))
+            log.exception("a departure could not be announced", extra=about(to=connection.id))
             return set()
-
-
-def _about(connection_id: str) -> dict[str, Any]:
-    return {"fields": {"to": connection_id}}

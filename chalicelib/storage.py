@@ -38,7 +38,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib import names
-from chalicelib.log import log
+from chalicelib.log import count, log
 
 CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway quotas: "Connection duration for WebSocket API"
 GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clocks that differ
@@ -151,6 +151,7 @@ class Storage:
         """Note a connection that has opened and has no nickname yet. 1 request."""
         expires_at = int(self._clock()) + LIFETIME_SECONDS
         self._table.put_item(Item=_row(Connection(connection_id, "", None, expires_at)))
+        count(ConnectionsOpened=1)
 
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.
@@ -192,6 +193,7 @@ class Storage:
             except StaleRecord:
                 time.sleep(pause)
                 continue
+            count(ConnectionsClosed=1)
             if not self._is_alive(connection.expires_at):
                 return None
             if connection.room is not None:

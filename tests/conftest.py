@@ -70,14 +70,14 @@ class Chat:
     """The server's parts, wired as in `app.py`."""
 
     def __init__(self, table: Any, connections: Connections) -> None:
-        app = Chalice("test")
-        app.websocket_api.session = Session()
-        app.websocket_api.configure("test.execute-api.us-east-1.amazonaws.com", "api")
+        self.app = Chalice("test")
+        self.app.websocket_api.session = Session()
+        self.app.websocket_api.configure("test.execute-api.us-east-1.amazonaws.com", "api")
         self.table = table
         self.connections = connections
         self.clock = Clock()
         self.storage = Storage(table, clock=self.clock)
-        self.sender = Sender(app, self.storage)
+        self.sender = Sender(self.app, self.storage)
         self.handler = Handler(self.storage, self.sender)
         self._ids = count(1)
 

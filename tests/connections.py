@@ -18,8 +18,7 @@ class Connections:
         self.answers: defaultdict[str, list[int]] = defaultdict(list)
         self.gone: set[str] = set()
         self.closed: set[str] = set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}/api"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True
@@ -55,6 +54,11 @@ class Connections:
         if method == "POST":
             self.posts[connection_id].append(body)
         return 200
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
 
 def _handler(connections: Connections) -> type[BaseHTTPRequestHandler]:

@@ -90,14 +90,53 @@ def test_each_invocation_is_one_line_in_the_log(app: ModuleType, log_lines: LogL
     say(app, "c1", "a secret")
     first, second = log_lines()
     assert first["route"] == "$connect"
-    assert second.pop("duration_ms") > 0
-    assert second == {
-        "level": "INFO",
-        "message": "done",
-        "request_id": "request-7",
-        "connection_id": "c1",
-        "route": "$default",
+    assert second["duration_ms"] > 0
+    about = ("level", "message", "request_id", "connection_id", "route")
+    assert [second[field] for field in about] == ["INFO", "done", "request-7", "c1", "$default"]
+    assert "secret" not in json.dumps([first, second])
+
+
+def test_what_happens_is_counted_in_the_embedded_metric_format(
+    app: ModuleType, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STACK", "ChaliceChat")
+    connect(app, "John")
+    for frame in ("John", "/join chalice", "Hi"):
+        say(app, "John", frame)
+    app.disconnect(event("$disconnect", "John"), CONTEXT)
+    opened, _, joined, text, closed = log_lines()
+    assert opened["ConnectionsOpened"] == 1
+    assert "Texts" not in joined
+    assert (text["Texts"], text["LinesDelivered"], text["PostsFailed"]) == (1, 1, 0)
+    assert text["FanOutMilliseconds"] > 0
+    assert closed["ConnectionsClosed"] == 1
+    for line in (opened, joined, text, closed):
+        (directive,) = line["_aws"]["CloudWatchMetrics"]
+        assert directive["Namespace"] == "ChaliceChat"
+        assert directive["Dimensions"] == [["Stack"]]
+        assert line["Stack"] == "ChaliceChat"
+        units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
+        assert units.keys() <= line.keys()
+        assert units.pop("FanOutMilliseconds", "Milliseconds") == "Milliseconds"
+        assert set(units.values()) <= {"Count"}
+
+
+def test_the_fan_out_function_posts_what_it_is_handed(
+    app: ModuleType, connections: Connections, log_lines: LogLines
+) -> None:
+    chunk = {
+        "endpoint": connections.url,
+        "message": "John: Hi",
+        "connection_ids": ["c1", "c2"],
+        "hops": 1,
     }
+    app.fan_out(chunk, SimpleNamespace(aws_request_id="request-8", function_name="fan-out"))
+    for connection_id in ("c1", "c2"):
+        assert connections.received(connection_id) == ["John: Hi"]
+    (line,) = log_lines()
+    assert line["request_id"] == "request-8"
+    assert line["LinesDelivered"] == 2
+    assert "Hi" not in json.dumps(line)
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -114,12 +153,12 @@ def test_without_a_table_the_error_names_the_variable(
         monkeypatch.setenv("TABLE", value)
     with pytest.raises(RuntimeError, match="TABLE is not set"):
         connect(app, "c1")
-    (failed,) = log_lines()
+    failed, _ = log_lines()
     assert failed["level"] == "ERROR"
     assert failed["request_id"] == "request-7"
     say(app, "c1", "John")
     assert connections.received("c1") == ["Something went wrong. Please try again."]
-    _, logged, _ = log_lines()
+    *_, logged, _ = log_lines()
     assert "Traceback" in logged["exception"]
     assert "TABLE is not set" in logged["exception"]
     assert logged["request_id"] == "request-7"
@@ -129,6 +168,18 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
     no_network = "import socket; socket.socket.connect = None; import app"
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("region", "domain"), [("us-east-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")]
+)
+def test_on_aws_posts_go_to_the_apis_own_address(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch, region: str, domain: str
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI")
+    monkeypatch.setenv("AWS_REGION", region)
+    connect(app, "c1")
+    assert app.SENDER._endpoint == f"https://abc.execute-api.{region}.{domain}/api"
 
 
 def test_on_aws_chalice_finds_the_endpoint(

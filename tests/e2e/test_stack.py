@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,32 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
         "aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", STACK
     )
     nothing_is_left(own_cloud)
+
+
+def test_a_large_room_is_spread_over_the_fan_out_function(own_cloud: Cloud, project: Path) -> None:
+    """What is large is set so low here that a few people are too many for one function."""
+    sender = project / "chalicelib" / "sender.py"
+    sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 2"))
+    url = own_cloud.emulator.deploy(project)
+    with ExitStack() as stack:
+        people = [stack.enter_context(Person(url)) for _ in range(5)]
+        for n, person in enumerate(people):
+            person.says(f"p{n}")
+            person.hears(f"Using nickname: p{n}\nType /help for list of commands.")
+            person.says("/join tea")
+            person.hears('Joined chat room "tea"')
+            for other in people[:n]:
+                other.hears(f"p{n} joined room.")
+        people[0].says("Hi")
+        for person in people:
+            person.hears("p0: Hi")
+        people[4].leaves()
+        for person in people[:4]:
+            person.hears("p4 left room.")
+        output = own_cloud.functions_output.read_text()
+    assert "FanOut" in output
+    assert "posts given up" not in output
+    assert "could not be called" not in output
 
 
 NEW_HANDLER = """
