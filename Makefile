@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help run redeploy test check format package deploy url chat logs delete clean
+.PHONY: help run redeploy test check format bench package deploy url chat logs delete clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,17 +27,21 @@ test: .venv/.installed .venv-emulator/.installed ## Run all tests: units, templa
 check: .venv/.installed ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app.py chalicelib scripts tests
+	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 
 format: .venv/.installed ## Format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: .venv/.installed ## Measure how fast a room hears a line (5 minutes; BENCH=--help)
+	$(BIN)/python -m benchmarks.bench $(BENCH)
+
 # On AWS, with the region and credentials of your environment
 
 package: .venv/.installed ## Package for AWS into out/
 	$(BIN)/chalice package --merge-template resources.json out
+	$(BIN)/python -m scripts.slim out
 
 deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat)
 	$(BIN)/aws cloudformation package --template-file out/sam.json --s3-bucket $(BUCKET) --output-template-file out/template.yml

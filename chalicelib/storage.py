@@ -125,9 +125,13 @@ class Storage:
 
         Nothing is looked up before the first use, so that `chalice package` and tests can
         import the app without a region, credentials or a network. The first use raises
-        `RuntimeError` if TABLE is missing or empty.
+        `RuntimeError` if TABLE is missing or empty. In Lambda the table is opened at once,
+        which costs no request: the first person need not wait for it.
         """
-        return cls()
+        storage = cls()
+        if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
+            storage._table  # noqa: B018
+        return storage
 
     @cached_property
     def _table(self) -> Any:

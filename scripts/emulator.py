@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from scripts.slim import slim
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 EMULATOR_PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
@@ -151,6 +153,7 @@ class Emulator:
         out = self.directory / "out"
         self._say("Packaging the app")
         self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
+        slim(out / "deployment.zip")
         sam = out / "sam.json"
         sam.write_text(json.dumps(adapt_template(json.loads(sam.read_text()), self.port), indent=2))
         self._say("Uploading it")

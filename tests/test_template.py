@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from scripts.emulator import BIN, REGION, ROOT, adapt_template, aws_environment
+from scripts.slim import slim
 
 API_GATEWAY_TIMEOUT = 29  # seconds; a function that runs longer works for nobody
 
@@ -163,3 +166,55 @@ def test_the_emulators_environment_has_nothing_of_a_real_account(
     assert "real" not in environment.values()
     assert "eu-north-1" not in environment.values()
     assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+
+
+@pytest.fixture(scope="module")
+def package(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The deployment package as it is shipped, unpacked."""
+    slim(sam_json.parent / "deployment.zip")
+    files = tmp_path_factory.mktemp("package")
+    with zipfile.ZipFile(sam_json.parent / "deployment.zip") as archive:
+        archive.extractall(files)
+    return files
+
+
+def test_the_package_has_what_the_functions_use_and_no_other_service(package: Path) -> None:
+    described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
+    assert described == {"apigatewaymanagementapi", "dynamodb", "lambda"}
+    for module in ("app.py", "chalicelib/fanout.py", "chalice/app.py", "boto3/__init__.py"):
+        assert (package / module).exists()
+    size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
+    assert size < 15_000_000
+
+
+def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
+    """In Lambda's way: no site-packages, compiled files that are used and cannot be written."""
+    use = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import app;"
+        "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
+        " for name in ('apigatewaymanagementapi', 'dynamodb', 'lambda')];"
+        "print(app.STORAGE.__dict__['_table'].name, app.__cached__)"
+    )
+    environment = {
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_LAMBDA_FUNCTION_NAME": "WebsocketMessage",
+        "TABLE": "ChaliceChat",
+    }
+    used = subprocess.run(
+        [sys.executable, "-I", "-B", "-S", "-c", use, str(package)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    table, compiled = used.stdout.split()
+    assert table == "ChaliceChat"
+    assert Path(compiled).exists()
+    assert compiled.startswith(str(package))
+
+
+def test_the_same_package_gives_the_same_bytes(sam_json: Path, package: Path) -> None:
+    archive = sam_json.parent / "deployment.zip"
+    before = archive.read_bytes()
+    slim(archive)
+    assert archive.read_bytes() == before
