@@ -17,16 +17,30 @@ def make(directory: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
     now = datetime.datetime.now(datetime.timezone.utc)
     day = datetime.timedelta(days=1)
 
+    # Key identifiers and the CA's key usage: Python 3.13 checks strictly, after RFC 5280.
     def certificate(subject: x509.Name, public: rsa.RSAPublicKey) -> x509.CertificateBuilder:
         builder = (
             x509.CertificateBuilder().subject_name(subject).issuer_name(ca_name).public_key(public)
         )
         builder = builder.serial_number(x509.random_serial_number())
-        return builder.not_valid_before(now - day).not_valid_after(now + day)
+        builder = builder.not_valid_before(now - day).not_valid_after(now + day)
+        authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+        return builder.add_extension(authority, critical=False).add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(public), critical=False
+        )
+
+    usage = dict.fromkeys(
+        (
+            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+            *("key_agreement", "crl_sign", "encipher_only", "decipher_only"),
+        ),
+        False,
+    )
 
     ca = (
         certificate(ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(key_cert_sign=True, **usage), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     try:
