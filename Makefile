@@ -78,13 +78,16 @@ clean: ## Remove everything that was installed or built
 .PHONY: need-bucket
 need-bucket: .venv/.installed
 	@test -n "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
-	@test -n "$$($(BIN)/aws configure get region || echo "$$AWS_REGION$$AWS_DEFAULT_REGION")" || \
-		{ echo "Which region? For example: export AWS_DEFAULT_REGION=eu-west-1" >&2; exit 1; }
-	@place=$$($(BIN)/aws s3api get-bucket-location --bucket "$(BUCKET)" --output text) || \
-		{ echo "There is no bucket $(BUCKET) that you may use, see above. Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }; \
-	here=$${AWS_REGION:-$${AWS_DEFAULT_REGION:-$$($(BIN)/aws configure get region)}}; \
-	test "$$place" = None && place=us-east-1; test "$$place" = EU && place=eu-west-1; \
-	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or AWS_REGION=$$place make deploy BUCKET=$(BUCKET)" >&2; exit 1; }
+	@here=$${AWS_DEFAULT_REGION:-$$($(BIN)/aws configure get region)}; \
+	test -n "$$here" || { echo "Which region? For example: export AWS_DEFAULT_REGION=eu-west-1" >&2; exit 1; }; \
+	place=$$($(BIN)/aws s3api get-bucket-location --bucket "$(BUCKET)" --output text 2>&1); \
+	case "$$place" in \
+		None) place=us-east-1 ;; \
+		EU) place=eu-west-1 ;; \
+		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', and try again" >&2; exit 1 ;; \
+		*" "*) exit 0 ;; \
+	esac; \
+	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
 define need_python
 @command -v "$(PYTHON)" >/dev/null || \

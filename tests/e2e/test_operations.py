@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import websocket
 
-from scripts.emulator import STACK, Failure
+from scripts.emulator import BUCKET, ROOT, STACK, Failure
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
@@ -105,6 +106,29 @@ def test_the_dashboard_is_json_about_this_stack(account: Cloud, deployed: str) -
     }
     named = {metric[3] for metric in metrics if metric[0] == "AWS/Lambda"}
     assert named == functions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "region", "says"),
+    [
+        ([], "us-east-1", "Which bucket?"),
+        (["BUCKET=there-is-none"], "us-east-1", "There is no bucket there-is-none."),
+        ([f"BUCKET={BUCKET}"], "", "Which region?"),
+        ([f"BUCKET={BUCKET}"], "eu-west-1", "is in us-east-1, and you deploy to eu-west-1"),
+    ],
+)
+def test_make_deploy_says_what_is_missing_before_it_does_anything(
+    account: Cloud, deployed: str, arguments: list[str], region: str, says: str
+) -> None:
+    make = subprocess.run(
+        ["make", "--silent", "deploy", *arguments],
+        cwd=ROOT,
+        env=account.emulator.environment | {"AWS_DEFAULT_REGION": region},
+        capture_output=True,
+        text=True,
+    )
+    assert make.returncode != 0
+    assert says in make.stderr.splitlines()[0]
 
 
 # Stacks
