@@ -12,6 +12,7 @@ import hashlib
 import heapq
 import hmac
 import itertools
+import math
 import os
 import random
 import re
@@ -44,12 +45,15 @@ ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway waits for the function,
 # with a rest for reading and cleaning the table.
-POST_SECONDS = 5.0
+POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
 # Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": all who were throttled
-# together must not come back together). Six attempts span 1.5 s on average.
+# together must not come back together), and at most LONGEST_RETRY_SECONDS. Six attempts span 1.5 s on average. 429 is
+# tried again for as long as POST_SECONDS: several functions that post to one room share the account's quota, and with six
+# attempts 20 of them gave up a tenth of 100,000 members (`benchmarks/simulate.py`).
 FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
 # Posts waiting for their retry; while there are so many, no further ids are taken. It keeps memory flat when everything
@@ -133,8 +137,8 @@ class FanOut:
         A failing post never stops the others:
 
         - 410: in `Result.gone`;
-        - 429, 5xx, no connection: tried again after a random, growing pause, `ATTEMPTS` times in all, none of which
-          starts later than `POST_SECONDS` after the first; then in `Result.failed`;
+        - 429: tried again after random, growing pauses, for `POST_SECONDS`; then in `Result.failed`;
+        - 5xx, no connection: the same, but `ATTEMPTS` times in all;
         - any other status: in `Result.failed` with status and body, not tried again;
         - no answer within `ANSWER_SECONDS`, or only part of one: in `Result.failed`. It may have been delivered, so it
           is not tried again;
@@ -575,7 +579,9 @@ class _Broadcast:
             self._result.delivered += 1
         elif answer.status == 410:
             self._result.gone.append(post.connection_id)
-        elif answer.status == 429 or answer.status >= 500:
+        elif answer.status == 429:
+            self._retry(post, answer.text, attempts=math.inf)
+        elif answer.status >= 500:
             self._retry(post, answer.text)
         else:
             self._result.failed[post.connection_id] = answer.text
@@ -584,10 +590,11 @@ class _Broadcast:
         if not self._retry(post, reason):
             self._result.stopped = self._result.stopped or reason
 
-    def _retry(self, post: _Post, reason: str) -> bool:
-        due = time.monotonic() + random.uniform(0, FIRST_RETRY_SECONDS * 2**post.attempts)
+    def _retry(self, post: _Post, reason: str, attempts: float = ATTEMPTS) -> bool:
+        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**post.attempts)
+        due = time.monotonic() + random.uniform(0, longest)
         post.attempts += 1
-        if post.attempts < ATTEMPTS and due < min(post.give_up_at, self._end):
+        if post.attempts < attempts and due < min(post.give_up_at, self._end):
             heapq.heappush(self._waiting, (due, next(self._retries), post))
             return True
         self._result.failed[post.connection_id] = reason

@@ -88,9 +88,10 @@ def _invocation(event: Any) -> Iterator[Counter[str]]:
 
 def _metrics(counted: Counter[str]) -> dict[str, Any]:
     """CloudWatch Logs specification of the embedded metric format; one dimension, the stack."""
-    if not counted:
+    metrics = {name: amount for name, amount in counted.items() if amount}
+    if not metrics:
         return {}
-    units = {name: "Milliseconds" if name.endswith("Milliseconds") else "Count" for name in counted}
+    units = {name: "Milliseconds" if name.endswith("Milliseconds") else "Count" for name in metrics}
     directive = {
         "Namespace": NAMESPACE,
         "Dimensions": [["Stack"]],
@@ -99,5 +100,5 @@ def _metrics(counted: Counter[str]) -> dict[str, Any]:
     return {
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
         "Stack": os.environ.get("STACK", "none"),
-        **counted,
+        **metrics,
     }

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -74,9 +74,10 @@ class Sender:
     def broadcast(self, connection_ids: Iterable[str], message: str) -> None:
         """Post a message to connections.
 
-        `message` holds at most 131,072 bytes of UTF-8. The ids are taken as they can be
-        posted to, so an iterator that reads page by page is never far ahead. The first
-        `CHUNK` are posted here, up to 64 at once; the rest in chunks by the fan-out function.
+        `message` holds at most 131,072 bytes of UTF-8. Up to 64 posts are under way at once.
+        The first `CHUNK` ids are posted here, the others, chunk by chunk as they are read, by
+        the fan-out function; without it, all are taken as they can be posted to. Either way
+        no more than `CHUNK` ids are held.
 
         Each connection gets the message once, in the ordinary case. It gets it at least
         once, hence perhaps twice, when a kept HTTP connection or a fan-out function breaks
@@ -132,12 +133,18 @@ class Sender:
         self._tell_departures([self._remove(connection_id) for connection_id in gone], gone)
 
     def _post(self, connection_ids: Iterable[str], message: str, hops: int = 0) -> set[str]:
-        """Post to each, here or in the fan-out function; the ids of those found gone here."""
-        ids = iter(connection_ids)
-        gone = self._post_here(islice(ids, CHUNK) if self._fan_out_function else ids, message)
-        while chunk := list(islice(ids, CHUNK)):
-            gone |= self._hand_over(chunk, message, hops + 1)
-        return gone
+        """Post to each, here or in the fan-out function; the ids of those found gone here.
+
+        What is handed over goes first, so that all functions post at the same time.
+        """
+        own = ids = iter(connection_ids)
+        others: Iterator[str] = iter(())
+        if self._fan_out_function:
+            own, others = iter(list(islice(ids, CHUNK))), ids
+        gone = self._hand_over(others, message, hops)
+        gone |= self._post_here(own, message)
+        for_want_of_time = self._hand_over(own, message, hops)
+        return gone | for_want_of_time
 
     def _post_here(self, connection_ids: Iterable[str], message: str) -> set[str]:
         result = self._fan_out.post(connection_ids, message)
@@ -154,12 +161,18 @@ class Sender:
             log.warning("posting stopped", extra=about(reason=result.stopped))
         return set(result.gone)
 
-    def _hand_over(self, chunk: list[str], message: str, hops: int) -> set[str]:
-        """Have the fan-out function post to a chunk; if it cannot be called, post here."""
-        if self._fan_out_function is None or hops > MAX_HOPS:
-            log.error("posts given up", extra=about(failed=len(chunk)))
-            count(PostsFailed=len(chunk))
-            return set()
+    def _hand_over(self, ids: Iterator[str], message: str, hops: int) -> set[str]:
+        """Have the fan-out function post to what is left of the ids, in chunks."""
+        gone: set[str] = set()
+        while chunk := list(islice(ids, CHUNK)):
+            if self._fan_out_function is None or hops == MAX_HOPS:
+                log.error("posts given up", extra=about(failed=len(chunk)))
+                count(PostsFailed=len(chunk))
+            elif not self._call_fan_out(chunk, message, hops + 1):
+                gone |= self._post_here(chunk, message)
+        return gone
+
+    def _call_fan_out(self, chunk: list[str], message: str, hops: int) -> bool:
         event = {
             "endpoint": self._endpoint,
             "connection_ids": chunk,
@@ -172,10 +185,10 @@ class Sender:
                 InvocationType="Event",
                 Payload=json.dumps(event, ensure_ascii=False).encode(),
             )
-            return set()
+            return True
         except (BotoCoreError, ClientError):
             log.exception("the fan-out function could not be called")
-            return self._post_here(chunk, message)
+            return False
 
     @cached_property
     def _fan_out(self) -> FanOut:

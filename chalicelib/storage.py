@@ -332,20 +332,25 @@ class Storage:
         The index is eventually consistent: who has just joined may be missing, who has just
         left may still be there.
         """
-        return (member.connection_id for member in self.iter_members(room))
+        rows = self._member_rows(room, ProjectionExpression="PK, expires_at")
+        return (row["PK"] for row in rows)
 
     def iter_members(self, room: str) -> Iterator[Member]:
-        """The members of a room in no order; pages and promises as `iter_connection_ids_by_room`."""
-        rows = self._query(
-            IndexName="ReverseLookup",
-            KeyConditionExpression="SK = :sk",
-            ExpressionAttributeValues={":sk": f"room_{room}"},
-        )
+        """A room's members in no order; pages and promises as `iter_connection_ids_by_room`."""
         return (
-            Member(row["PK"], row.get("username", ""), int(row.get("joined_at", 0))) for row in rows
+            Member(row["PK"], row.get("username", ""), int(row.get("joined_at", 0)))
+            for row in self._member_rows(room)
         )
 
     # Reads
+
+    def _member_rows(self, room: str, **options: Any) -> Iterator[Item]:
+        return self._query(
+            IndexName="ReverseLookup",
+            KeyConditionExpression="SK = :sk",
+            ExpressionAttributeValues={":sk": f"room_{room}"},
+            **options,
+        )
 
     def _query(self, **request: Any) -> Iterator[Item]:
         """The rows of every page that have not expired."""

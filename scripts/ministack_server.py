@@ -13,6 +13,7 @@ The first two reach into MiniStack's inside, which its exact version in requirem
 makes safe.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -57,7 +58,20 @@ class Environments:
             {"config": self._config}, request_id, text, failed, milliseconds
         )
         for line in text.splitlines():
-            print(f"{self._name}: {line}", file=FUNCTIONS_OUTPUT, flush=True)
+            print(f"{self._name}: {readable(line)}", file=FUNCTIONS_OUTPUT, flush=True)
+
+
+def readable(line: str) -> str:
+    """A function's line of JSON as a person at a terminal wants it; any other as it is."""
+    try:
+        fields = json.loads(line)
+        fields.pop("_aws", None)
+        shown = [str(fields.pop(name)) for name in ("level", "message")]
+    except (ValueError, AttributeError, KeyError):
+        return line
+    traceback = fields.pop("exception", "")
+    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
+    return "\n".join(filter(None, [" ".join(shown), traceback]))
 
 
 def stop_with_parent(directory: str) -> None:

@@ -247,7 +247,7 @@ def test_a_text_that_just_fits_and_one_that_does_not(john: Person, jenny: Person
 def test_the_sender_hears_its_own_line_though_the_index_lags(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat.storage, "iter_members", lambda room: iter(()))
+    monkeypatch.setattr(chat.storage, "_member_rows", lambda room, **_: iter(()))
     john.says("Hi")
     john.hears("John: Hi")
     john.says("/ls")
@@ -334,11 +334,11 @@ def test_who_was_cut_off_is_found_out_by_the_next_text(
 def test_a_failure_of_the_server_is_told_to_the_sender_only(
     chat: Chat, john: Person, jenny: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
 
     with monkeypatch.context() as patch:
-        patch.setattr(chat.storage, "iter_members", fail)
+        patch.setattr(chat.storage, "_member_rows", fail)
         john.says("Hi")
     john.hears("Something went wrong. Please try again.")
     jenny.hears_nothing()

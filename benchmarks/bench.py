@@ -1,0 +1,224 @@
+"""How long a message takes to the last of many members, and what it costs.
+
+Starts a local @connections server that answers after 8 ms, and posts one message to 10, 100, 1,000 and 10,000 members:
+one after another, over a thread pool, and over this app's fan-out; then to 1,000 of whom some are gone or throttled.
+Prints Markdown tables, and writes docs/fanout.svg. About 5 minutes on a machine with nothing else to do.
+The exit status is 1 when a target is missed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import certificates, plot
+from chalicelib.fanout import POOL_SIZE
+
+DELAY = 0.008  # seconds: what API Gateway takes for a post, at the low end
+MEMBERS = [10, 100, 1_000, 10_000]
+ROOT = Path(__file__).resolve().parent.parent
+
+CASES = {
+    "one": "one after another (boto3)",
+    "threads": f"{POOL_SIZE} threads (boto3)",
+    "ours": "this app's fan-out",
+}
+TROUBLE = {
+    "1 % gone": ["--gone", "0.01"],
+    "10 % gone": ["--gone", "0.1"],
+    "1 % throttled": ["--throttled", "0.01"],
+}
+
+Figures = dict[str, float]  # seconds, CPU in µs a post, peak memory in MB
+Runs = dict[str, list[Figures]]  # by case
+Ask = Callable[[str, int], Figures]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="leave out 10,000 members one after another, which takes 100 s",
+    )
+    parser.add_argument("--tls", action="store_true", help="over TLS with handshakes, as on AWS")
+    parser.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="runs, of which the median counts (3)"
+    )
+    parser.add_argument(
+        "--svg",
+        type=Path,
+        default=ROOT / "docs" / "fanout.svg",
+        metavar="FILE",
+        help="where to write the plot (docs/fanout.svg)",
+    )
+    options = parser.parse_args()
+    met = run_all(options)
+    sys.exit(not met)
+
+
+def run_all(options: argparse.Namespace) -> bool:
+    """Whether all targets are met."""
+    machine = describe_machine()
+    setting = f"{DELAY * 1000:g} ms an answer, {'TLS' if options.tls else 'HTTP'}, new connections"
+    print(f"{machine}\n{setting}, median of {options.repeat}")
+    with tempfile.TemporaryDirectory() as directory:
+        tls = certificates.make(Path(directory)) if options.tls else None
+        print_header("")
+        results = {}
+        with server(tls, []) as ask:
+            for members in MEMBERS:
+                results[members] = measure(members, ask, options)
+                print_rows(f"{members:,} members", results[members])
+        print_header("1,000 members")
+        for name, arguments in TROUBLE.items():
+            with server(tls, arguments) as ask:
+                print_rows(name, measure(1_000, ask, options))
+    options.svg.write_text(draw(results, f"{machine}; {setting}"))
+    return print_targets(results)
+
+
+@contextmanager
+def server(tls: tuple[Path, Path] | None, arguments: list[str]) -> Iterator[Ask]:
+    """A server of its own; yields what runs one case against it."""
+    python = [sys.executable, "-m"]
+    command = [*python, "benchmarks.server", "--delay", str(DELAY), *arguments]
+    if tls:
+        command += ["--certificate", str(tls[1])]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        port = int(process.stdout.readline())
+        where = (
+            [f"https://127.0.0.1:{port}/api", str(tls[0])]
+            if tls
+            else [f"http://127.0.0.1:{port}/api"]
+        )
+
+        def ask(case: str, members: int) -> Figures:
+            command = [*python, "benchmarks.cases", case, str(members), *where]
+            figures: Figures = json.loads(subprocess.check_output(command, cwd=ROOT))
+            return figures
+
+        try:
+            yield ask
+        finally:
+            process.terminate()
+
+
+def measure(members: int, ask: Ask, options: argparse.Namespace) -> Runs:
+    """The cases take turns, so that a busy moment of the machine meets them all."""
+    runs: Runs = {}
+    for turn in range(options.repeat):
+        for case in CASES:
+            long = case == "one" and members == MEMBERS[-1]
+            if not long or (turn == 0 and not options.quick):
+                runs.setdefault(case, []).append(ask(case, members))
+    return runs
+
+
+def median(runs: list[Figures], figure: str) -> float:
+    return statistics.median(run[figure] for run in runs)
+
+
+def print_header(what: str) -> None:
+    print(f"\n| {what} | how | last member after | times faster | CPU a post | peak memory |")
+    print("|---|---|---:|---:|---:|---:|", flush=True)
+
+
+def print_rows(name: str, runs: Runs) -> None:
+    for case in runs:
+        seconds, cpu, peak = (median(runs[case], key) for key in ("seconds", "cpu", "peak"))
+        faster = f"{median(runs['one'], 'seconds') / seconds:.1f}" if "one" in runs else ""
+        figures = f"{seconds:.3f} s | {faster} | {cpu:.0f} µs | {peak:.1f} MB"
+        print(f"| {name} | {CASES[case]} | {figures} |", flush=True)
+        name = ""
+
+
+class Target(NamedTuple):
+    name: str
+    value: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        bound = f"at {'least' if self.at_least else 'most'} {self.bound:.3g}"
+        return f"| {self.name} | {bound} | {self.value:.3g} | {'met' if self.met else 'MISSED'} |"
+
+
+def targets(results: dict[int, Runs]) -> list[Target]:
+    ten, hundred, thousand, most = (results[members] for members in MEMBERS)
+    seconds = median(thousand["ours"], "seconds")
+    botocore_cpu = min(median(thousand[case], "cpu") for case in ("one", "threads"))
+    slowest = max(run["seconds"] for run in ten["ours"])
+    quickest = min(run["seconds"] for run in ten["one"])
+    growth = median(most["ours"], "peak") - median(hundred["ours"], "peak")
+    return [
+        Target(
+            "1,000 members: times faster than one after another",
+            median(thousand["one"], "seconds") / seconds,
+            40,
+            at_least=True,
+        ),
+        Target(f"1,000 members: times the limit of {POOL_SIZE}", seconds / limit(1_000), 2),
+        Target(
+            "1,000 members: share of boto3's CPU a post (the lower of the two)",
+            median(thousand["ours"], "cpu") / botocore_cpu,
+            1 / 6,
+        ),
+        Target("10 members: our slowest run / their quickest", slowest / quickest, 1),
+        Target("10,000 members: peak memory above 100 members, MB", growth, 30),
+    ]
+
+
+def limit(members: int) -> float:
+    """Seconds, if nothing took time but the answers."""
+    return max(1, members / POOL_SIZE) * DELAY
+
+
+def print_targets(results: dict[int, Runs]) -> bool:
+    print("\n| target | | measured | |\n|---|---:|---:|---|")
+    all_targets = targets(results)
+    for target in all_targets:
+        print(target)
+    return all(target.met for target in all_targets)
+
+
+def draw(results: dict[int, Runs], note: str) -> str:
+    series = {
+        name: {n: median(runs[case], "seconds") for n, runs in results.items() if case in runs}
+        for case, name in CASES.items()
+    }
+    series[f"the limit: {POOL_SIZE} answers at once"] = {n: limit(n) for n in MEMBERS}
+    return plot.log_log(
+        series, "Seconds until the last member of a room has a message", "members", note
+    )
+
+
+def describe_machine() -> str:
+    """CPU, cores, system and Python; no names of hosts or people."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        model = next(names, model)
+    version = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}, {version}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""One case in a process of its own, so that its CPU and peak memory are its own. Started by `benchmarks/bench.py`.
+
+The time is from the first id to the last answer, opening connections included; imports and making clients are not. The
+credentials carry a session token, as in a Lambda function.
+"""
+
+import argparse
+import json
+import resource
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from chalicelib.fanout import POOL_SIZE, FanOut
+
+MESSAGE = "x" * 60
+REGION = "eu-west-1"
+
+Broadcast = Callable[[Iterator[str]], int]  # from ids to how many were delivered
+
+
+def botocore_post(
+    session: boto3.Session, endpoint: str, authority: str | None, **config: Any
+) -> Callable[[str], bool]:
+    client = session.client(
+        "apigatewaymanagementapi",
+        endpoint_url=endpoint,
+        verify=authority,
+        config=Config(**config),
+    )
+
+    def post(connection_id: str) -> bool:
+        try:
+            client.post_to_connection(ConnectionId=connection_id, Data=MESSAGE)
+        except client.exceptions.GoneException:
+            return False
+        return True
+
+    return post
+
+
+def one_after_another(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
+    post = botocore_post(session, endpoint, authority)
+    return lambda ids: sum(map(post, ids))
+
+
+def threads(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
+    post = botocore_post(session, endpoint, authority, max_pool_connections=POOL_SIZE)
+
+    def broadcast(ids: Iterator[str]) -> int:
+        with ThreadPoolExecutor(POOL_SIZE) as executor:
+            return sum(executor.map(post, ids))
+
+    return broadcast
+
+
+def fan_out(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
+    tls = ssl.create_default_context(cafile=authority) if authority else None
+    ours = FanOut(endpoint, REGION, session.get_credentials(), tls)
+    return lambda ids: ours.post(ids, MESSAGE).delivered
+
+
+CASES = {"one": one_after_another, "threads": threads, "ours": fan_out}
+
+
+def run(case: str, members: int, endpoint: str, authority: str | None) -> dict[str, float]:
+    session = boto3.Session("AKIDEXAMPLE", "secret", "t" * 900, region_name=REGION)
+    broadcast = CASES[case](session, endpoint, authority)
+    ids = (f"L0SM9cOF{number:06d}c=" for number in range(members))
+    wall, cpu = time.perf_counter(), time.process_time()
+    delivered = broadcast(ids)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = peak_memory()
+    check(endpoint, authority, members, delivered)
+    return {"seconds": wall, "cpu": cpu / members * 1e6, "peak": peak}
+
+
+def peak_memory() -> float:
+    """In MB. Where there is /proc, from there: getrusage may answer for the process that started this one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS
+
+
+def check(endpoint: str, authority: str | None, members: int, delivered: int) -> None:
+    """A benchmark that does not deliver would be fast."""
+    context = ssl.create_default_context(cafile=authority) if authority else None
+    with urllib.request.urlopen(endpoint, context=context) as answer:
+        seen = json.load(answer)
+    if not seen["delivered"] == seen["reached"] == delivered == members - seen["gone"]:
+        raise AssertionError(f"{delivered} of {members} delivered, but the server says {seen}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs one case, and prints its figures as JSON.")
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("members", type=int)
+    parser.add_argument("endpoint")
+    parser.add_argument("authority", nargs="?", help="for TLS: the authority's PEM file")
+    print(json.dumps(run(**vars(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
