@@ -1,4 +1,4 @@
-# `make` lists what can be done. Everything is installed into .venv and .venv-emulator.
+# `make` lists what can be done. Everything is installed into .venv, .venv-emulator and .venv-scan.
 
 PYTHON ?= python3
 PORT ?= 4566
@@ -24,11 +24,14 @@ redeploy: .venv/.installed ## Put the changed code onto what `make run` started 
 test: .venv/.installed .venv-emulator/.installed ## Run all tests: units, template, end to end on the emulator
 	CHALICECHAT_ALL_TESTS=1 $(BIN)/python -m pytest
 
-check: .venv/.installed ## Check format, lint and types
+check: .venv/.installed .venv-scan/.installed ## Check format, lint, types and the template's security
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
+	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/chalice package --merge-template resources.json .local/check >/dev/null
+	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 I1022 -- .local/check/sam.json
+	.venv-scan/bin/checkov --config-file .checkov.yaml --file .local/check/sam.json
 
 format: .venv/.installed ## Format the code, and fix what the linter can
 	$(BIN)/ruff format .
@@ -43,9 +46,10 @@ package: .venv/.installed ## Package for AWS into out/
 	$(BIN)/chalice package --merge-template resources.json out
 	$(BIN)/python -m scripts.slim out
 
-deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat)
+deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="AlarmEmail=you@example.com ...")
 	$(BIN)/aws cloudformation package --template-file out/sam.json --s3-bucket $(BUCKET) --output-template-file out/template.yml
-	$(BIN)/aws cloudformation deploy --template-file out/template.yml --stack-name $(STACK) --capabilities CAPABILITY_IAM --no-fail-on-empty-changeset
+	$(BIN)/aws cloudformation deploy --template-file out/template.yml --stack-name $(STACK) --capabilities CAPABILITY_IAM \
+		--no-fail-on-empty-changeset $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))
 	@$(URL)
 
 URL = $(BIN)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
@@ -58,13 +62,10 @@ chat: .venv/.installed ## Chat on the deployed stack
 	@url=$$($(URL)) && exec $(BIN)/wsdump "$$url"
 
 logs: .venv/.installed ## Print what the functions logged in the last hour (MINUTES=60)
-	@$(BIN)/aws cloudformation describe-stack-resources --stack-name $(STACK) --output text \
-		--query "StackResources[?ResourceType=='AWS::Lambda::Function'].[PhysicalResourceId]" \
-	| while read -r function; do \
-		echo "== $$function"; \
-		$(BIN)/aws logs filter-log-events --log-group-name "/aws/lambda/$$function" --output text \
-			--start-time $$(( ($$(date +%s) - 60 * $(MINUTES)) * 1000 )) --query 'events[].[message]'; \
-	done
+	@group=$$($(BIN)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
+		--query "Stacks[0].Outputs[?OutputKey=='FunctionLogs'].OutputValue") \
+	&& $(BIN)/aws logs filter-log-events --log-group-name "$$group" --output text \
+		--start-time $$(( ($$(date +%s) - 60 * $(MINUTES)) * 1000 )) --query 'events[].[message]'
 
 delete: .venv/.installed ## Delete the deployed stack, with its table
 	$(BIN)/aws cloudformation delete-stack --stack-name $(STACK)
@@ -72,11 +73,21 @@ delete: .venv/.installed ## Delete the deployed stack, with its table
 
 clean: ## Remove everything that was installed or built
 	rm -rf .chalice/deployments examples/*/.chalice/deployments
-	rm -rf .venv .venv-emulator .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-emulator .venv-scan .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .PHONY: need-bucket
-need-bucket:
+need-bucket: .venv/.installed
 	@test -n "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
+	@here=$${AWS_DEFAULT_REGION:-$$($(BIN)/aws configure get region)}; \
+	test -n "$$here" || { echo "Which region? For example: export AWS_DEFAULT_REGION=eu-west-1" >&2; exit 1; }; \
+	place=$$($(BIN)/aws s3api get-bucket-location --bucket "$(BUCKET)" --output text 2>&1); \
+	case "$$place" in \
+		None) place=us-east-1 ;; \
+		EU) place=eu-west-1 ;; \
+		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', and try again" >&2; exit 1 ;; \
+		*" "*) exit 0 ;; \
+	esac; \
+	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
 define need_python
 @command -v "$(PYTHON)" >/dev/null || \
@@ -103,4 +114,11 @@ PIP_INSTALL = pip install -qq --disable-pip-version-check
 	@echo "Installing the emulator into .venv-emulator (the first time only, about half a minute) ..."
 	@"$(PYTHON)" -m venv .venv-emulator
 	@.venv-emulator/bin/python -m $(PIP_INSTALL) -r requirements-emulator.txt || $(NOT_INSTALLED)
+	@touch $@
+
+.venv-scan/.installed: requirements-scan.txt
+	$(need_python)
+	@echo "Installing the security scanner into .venv-scan (the first time only, about half a minute) ..."
+	@"$(PYTHON)" -m venv .venv-scan
+	@.venv-scan/bin/python -m $(PIP_INSTALL) -r requirements-scan.txt || $(NOT_INSTALLED)
 	@touch $@

@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -34,7 +34,14 @@ BUCKET = "chalice-chat-local"
 STACK = "ChaliceChat"
 STAGE = "api"
 
-SERVICES = "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs"
+SERVICES = (
+    "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
+)
+UNKNOWN_TYPES = {
+    "AWS::ApiGatewayV2::Deployment",  # its stages deploy by themselves
+    "AWS::ApplicationAutoScaling::ScalableTarget",
+    "AWS::ApplicationAutoScaling::ScalingPolicy",
+}
 READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
 
 
@@ -72,21 +79,19 @@ def endpoint_of(port: int, api_id: str) -> str:
 def adapt_template(template: dict[str, Any], port: int) -> dict[str, Any]:
     """What Chalice packaged, as MiniStack can deploy it.
 
-    MiniStack does not know AWS::ApiGatewayV2::Deployment: its stages deploy by themselves. And the
-    functions post to the emulator instead of AWS.
+    Without the types of resources that it does not know, without alarms over several metrics,
+    which it refuses, and with functions that post to the emulator instead of AWS.
     """
     resources: dict[str, dict[str, Any]] = {
         name: json.loads(json.dumps(resource))
         for name, resource in template["Resources"].items()
-        if resource["Type"] != "AWS::ApiGatewayV2::Deployment"
+        if resource["Type"] not in UNKNOWN_TYPES and "Metrics" not in resource.get("Properties", {})
     }
     for resource in resources.values():
-        properties = resource.get("Properties", {})
-        if resource["Type"] == "AWS::ApiGatewayV2::Stage":
-            del properties["DeploymentId"]
-            properties["AutoDeploy"] = True
         if resource["Type"] == "AWS::Serverless::Function":
-            environment = properties.setdefault("Environment", {}).setdefault("Variables", {})
+            environment = (
+                resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {})
+            )
             environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = {
                 "Fn::Sub": f"http://{endpoint_of(port, '${WebsocketAPI}')}"
             }
@@ -148,8 +153,15 @@ class Emulator:
         if self._server is None or self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
 
-    def deploy(self, project: Path = ROOT) -> str:
+    def deploy(
+        self, project: Path = ROOT, *, stack: str = STACK, parameters: Sequence[str] = ()
+    ) -> str:
         """Packages the app as it is now, deploys it, and returns the address to connect to."""
+        self.deploy_template(self.package(project), stack=stack, parameters=parameters)
+        return self.url(stack)
+
+    def package(self, project: Path = ROOT) -> Path:
+        """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
         self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
@@ -158,31 +170,35 @@ class Emulator:
         sam.write_text(json.dumps(adapt_template(json.loads(sam.read_text()), self.port), indent=2))
         self._say("Uploading it")
         self.run("aws", "s3", "mb", f"s3://{BUCKET}")
-        template = str(out / "template.yml")
+        template = out / "template.yml"
         self.run(
             *("aws", "cloudformation", "package", "--template-file", str(sam)),
-            *("--s3-bucket", BUCKET, "--output-template-file", template),
+            *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
         )
-        self._say("Deploying the stack")
-        self.run(
-            *("aws", "cloudformation", "deploy", "--template-file", template),
-            *("--stack-name", STACK, "--capabilities", "CAPABILITY_IAM"),
-            "--no-fail-on-empty-changeset",
-        )
-        return self.url()
+        return template
 
-    def url(self) -> str:
+    def deploy_template(
+        self, template: Path, *, stack: str = STACK, parameters: Sequence[str] = ()
+    ) -> None:
+        """Creates the stack, or upgrades it; `parameters` are of the form `Name=value`."""
+        self._say("Deploying the stack")
+        overrides = ["--parameter-overrides", *parameters] if parameters else []
+        self.run(
+            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+            *("--no-fail-on-empty-changeset", *overrides),
+        )
+
+    def delete(self, stack: str = STACK) -> None:
+        """Deletes a stack, and returns once nothing of it is left."""
+        self.run("aws", "cloudformation", "delete-stack", "--stack-name", stack)
+        self.run("aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", stack)
+
+    def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
         api_id = self.run(
-            *(
-                "aws",
-                "cloudformation",
-                "describe-stacks",
-                "--stack-name",
-                STACK,
-                "--output",
-                "text",
-            ),
+            *("aws", "cloudformation", "describe-stacks", "--stack-name", stack),
+            *("--output", "text"),
             *("--query", "Stacks[0].Outputs[?OutputKey=='WebsocketAPIId'].OutputValue"),
         ).strip()
         return f"ws://{endpoint_of(self.port, api_id)}"

@@ -14,11 +14,15 @@ RESOURCES = Path(__file__).parent.parent / "resources.json"
 def create_table(dynamodb: Any, name: str = "ChaliceChat") -> Any:
     resources = json.loads(RESOURCES.read_text())["Resources"]
     properties = resources["ChaliceChatTable"]["Properties"]
-    wanted = {"AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"}
+    wanted = ("IndexName", "KeySchema", "Projection")  # and no provisioned throughput
     return dynamodb.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        **{key: value for key, value in properties.items() if key in wanted},
+        AttributeDefinitions=properties["AttributeDefinitions"],
+        KeySchema=properties["KeySchema"],
+        GlobalSecondaryIndexes=[
+            {key: index[key] for key in wanted} for index in properties["GlobalSecondaryIndexes"]
+        ],
     )
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from scripts.emulator import ROOT, STACK, Emulator
+from scripts.emulator import ROOT
 from tests.e2e.actors import Person
-from tests.e2e.conftest import Cloud, eventually, free_port
+from tests.e2e.conftest import Cloud, eventually, new_cloud
 
 APP_FILES = ("app.py", "resources.json", "requirements.txt")
 APP_DIRECTORIES = ("chalicelib", ".chalice")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the app that the test may change."""
-    copy = tmp_path / "project"
+def copy_project(copy: Path) -> Path:
+    """A copy of the app that a test may change."""
     copy.mkdir()
     for name in APP_FILES:
         shutil.copy(ROOT / name, copy)
@@ -30,13 +28,15 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project")
+
+
+@pytest.fixture
 def own_cloud(tmp_path: Path) -> Iterator[Cloud]:
     """An emulator for this test alone."""
-    output = tmp_path / "functions.txt"
-    with output.open("w") as file:
-        emulator = Emulator(free_port(), tmp_path / "emulator", functions_output=file)
-        with emulator:
-            yield Cloud(emulator, output)
+    with new_cloud(tmp_path) as cloud:
+        yield cloud
 
 
 def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
@@ -59,18 +59,10 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
         assert "Traceback (most recent call last):" in output
         assert "WebsocketMessage" in output
 
-    logs = own_cloud.client("logs")
-    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
-    assert any(
-        "on purpose" in event["message"]
-        for group in groups
-        for event in logs.filter_log_events(logGroupName=group)["events"]
-    )
+    assert any("on purpose" in line for line in logged(own_cloud))
 
-    own_cloud.emulator.run("aws", "cloudformation", "delete-stack", "--stack-name", STACK)
-    own_cloud.emulator.run(
-        "aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", STACK
-    )
+    eventually(lambda: departures(own_cloud) == 2)
+    own_cloud.emulator.delete()
     nothing_is_left(own_cloud)
 
 
@@ -112,8 +104,31 @@ HANDLER.handle = answer
 """
 
 
+def logged(cloud: Cloud) -> list[str]:
+    """What is in CloudWatch Logs."""
+    logs = cloud.client("logs")
+    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
+    return [
+        event["message"]
+        for group in groups
+        for event in logs.filter_log_events(logGroupName=group)["events"]
+    ]
+
+
+def departures(cloud: Cloud) -> int:
+    """How many have been handled, and logged."""
+    return len([line for line in logged(cloud) if '"route": "$disconnect"' in line])
+
+
 def nothing_is_left(cloud: Cloud) -> None:
     assert cloud.client("dynamodb").list_tables()["TableNames"] == []
     assert cloud.client("lambda").list_functions()["Functions"] == []
     assert cloud.client("apigatewayv2").get_apis()["Items"] == []
     assert cloud.client("iam").list_roles()["Roles"] == []
+    assert cloud.client("sqs").list_queues().get("QueueUrls", []) == []
+    assert cloud.client("sns").list_topics()["Topics"] == []
+    assert cloud.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
+    assert cloud.client("cloudwatch").list_dashboards()["DashboardEntries"] == []
+    groups = cloud.client("logs").describe_log_groups()["logGroups"]
+    names = [group["logGroupName"] for group in groups]
+    assert [name for name in names if not name.startswith("/aws/lambda/")] == []

@@ -1,0 +1,390 @@
+"""What an operator does: parameters, stacks side by side, upgrades, roll-backs, deletion.
+
+And least privilege: without any one of the actions that the role allows, something fails.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import websocket
+
+from scripts.emulator import BUCKET, ROOT, STACK, Failure
+from tests.e2e import actors
+from tests.e2e.actors import Person
+from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.test_stack import copy_project, departures, nothing_is_left
+
+OLDER = Path(__file__).parent / "older_resources.json"
+NUMBERS = count(1)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """An account for the tests of this file."""
+    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def template(account: Cloud) -> Path:
+    """The packaged app, uploaded once. Two are a large room: one function posts to one member."""
+    project = copy_project(account.functions_output.parent / "project")
+    sender = project / "chalicelib" / "sender.py"
+    sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 1"))
+    return account.emulator.package(project)
+
+
+@pytest.fixture(scope="module")
+def deployed(account: Cloud, template: Path) -> str:
+    """The address of a chat that was deployed without any parameter."""
+    account.emulator.deploy_template(template)
+    return account.emulator.url()
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    ("parameter", "why"),
+    [
+        ("RequestRate=0", "is a number from 1 to 10000"),
+        ("RequestBurst=5001", "is a number from 1 to 5000"),
+        ("MinCapacity=0", "is a number from 1 to 40000"),
+        ("MaxCapacity=50000", "is a number from 1 to 40000"),
+        ("TableName=no spaces", "is the name of a DynamoDB table"),
+        ("AlarmEmail=nobody", "is one e-mail address, or empty"),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused_and_says_why(
+    account: Cloud,
+    deployed: str,
+    template: Path,
+    capfd: pytest.CaptureFixture[str],
+    parameter: str,
+    why: str,
+) -> None:
+    with pytest.raises(Failure):
+        account.emulator.deploy_template(template, parameters=[parameter])
+    assert f"Parameter '{parameter.split('=')[0]}' {why}" in capfd.readouterr().err
+    assert status(account) == "CREATE_COMPLETE"
+
+
+def test_without_parameters_nobody_is_mailed_and_logs_are_kept_for_a_month(
+    account: Cloud, deployed: str
+) -> None:
+    assert account.client("sns").list_subscriptions()["Subscriptions"] == []
+    (group,) = log_groups(account)
+    assert group["retentionInDays"] == 30
+    table = account.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_the_dashboard_is_json_about_this_stack(account: Cloud, deployed: str) -> None:
+    client = account.client("cloudwatch")
+    (entry,) = client.list_dashboards()["DashboardEntries"]
+    body = client.get_dashboard(DashboardName=entry["DashboardName"])["DashboardBody"]
+    widgets = json.loads(body)["widgets"]
+    assert "${" not in body
+    metrics = [metric for widget in widgets for metric in widget["properties"]["metrics"]]
+    own = [metric for metric in metrics if metric[0] == "ChaliceChat"]
+    assert {metric[1] for metric in own} == {
+        *("ConnectionsOpened", "ConnectionsClosed", "Texts", "LinesDelivered", "MembersGone"),
+        *("PostsFailed", "FramesFailed", "FanOutMilliseconds"),
+    }
+    assert all(metric[2:4] == ["Stack", STACK] for metric in own)
+    functions = {
+        fn["FunctionName"] for fn in account.client("lambda").list_functions()["Functions"]
+    }
+    named = {metric[3] for metric in metrics if metric[0] == "AWS/Lambda"}
+    assert named == functions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "region", "says"),
+    [
+        ([], "us-east-1", "Which bucket?"),
+        (["BUCKET=there-is-none"], "us-east-1", "There is no bucket there-is-none."),
+        ([f"BUCKET={BUCKET}"], "", "Which region?"),
+        ([f"BUCKET={BUCKET}"], "eu-west-1", "is in us-east-1, and you deploy to eu-west-1"),
+    ],
+)
+def test_make_deploy_says_what_is_missing_before_it_does_anything(
+    account: Cloud, deployed: str, arguments: list[str], region: str, says: str
+) -> None:
+    make = subprocess.run(
+        ["make", "--silent", "deploy", *arguments],
+        cwd=ROOT,
+        env=account.emulator.environment | {"AWS_DEFAULT_REGION": region},
+        capture_output=True,
+        text=True,
+    )
+    assert make.returncode != 0
+    assert says in make.stderr.splitlines()[0]
+
+
+# Stacks
+
+
+def test_two_stacks_side_by_side_one_with_everything_switched_on(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    parameters = [
+        *("TableName=SecondTable", "CapacityMode=provisioned", "MinCapacity=7", "Tracing=on"),
+        *("AccessLogs=on", "LogRetentionDays=7", "AlarmEmail=you@example.com"),
+    ]
+    account.emulator.deploy_template(template, stack="Second", parameters=parameters)
+    second = account.emulator.url("Second")
+
+    with Person(deployed) as here, Person(second) as there:
+        for person in (here, there):  # one nickname and one room in each
+            person.says("John")
+            person.hears("Using nickname: John\nType /help for list of commands.")
+            person.says("/join tea")
+            person.hears('Joined chat room "tea"')
+        here.says("Hi")
+        here.hears("John: Hi")
+        there.hears_nothing()
+
+    stacks = {"ChaliceChat": STACK, "SecondTable": "Second"}
+    tables = account.client("dynamodb").list_tables()["TableNames"]
+    assert set(tables) == stacks.keys()
+    table = account.client("dynamodb").describe_table(TableName="SecondTable")["Table"]
+    assert table["ProvisionedThroughput"]["WriteCapacityUnits"] in (7, "7")
+    for function in account.client("lambda").list_functions()["Functions"]:
+        variables = function["Environment"]["Variables"]
+        assert stacks[variables["TABLE"]] == variables["STACK"]
+        assert function["FunctionName"].startswith(variables["STACK"])
+        traced = "Active" if variables["STACK"] == "Second" else "PassThrough"
+        assert function["TracingConfig"]["Mode"] == traced
+    retained = [group["retentionInDays"] for group in log_groups(account)]
+    assert sorted(retained) == [7, 7, 30]
+    (subscribed,) = account.client("sns").list_subscriptions()["Subscriptions"]
+    assert (subscribed["Protocol"], subscribed["Endpoint"]) == ("email", "you@example.com")
+
+    eventually(lambda: rows(account, "SecondTable") == [])
+    account.emulator.delete("Second")
+    assert account.client("dynamodb").list_tables()["TableNames"] == ["ChaliceChat"]
+
+
+def test_an_upgrade_that_fails_is_rolled_back_and_nobody_notices(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    broken = template.with_name("broken.yml")
+    broken.write_text(template.read_text().replace("\nResources:\n", BROKEN, 1))
+    with Person(deployed) as john:
+        john.says("John")
+        john.hears("Using nickname: John\nType /help for list of commands.")
+        with pytest.raises(Failure):
+            account.emulator.deploy_template(broken, parameters=["LogRetentionDays=7"])
+        assert status(account) == "UPDATE_ROLLBACK_COMPLETE"
+        assert retention(account) == 30
+        john.says("/nick")
+        john.hears("Current nickname: John")
+
+    account.emulator.deploy_template(template, parameters=["LogRetentionDays=7"])
+    assert status(account) == "UPDATE_COMPLETE"
+    assert retention(account) == 7
+
+
+BROKEN = """
+Resources:
+  Broken:
+    Type: AWS::IAM::Policy
+    DependsOn: WebsocketAPIStage
+    Properties:
+      PolicyName: Broken
+      Roles: [there-is-no-such-role]
+      PolicyDocument:
+        Version: '2012-10-17'
+        Statement: [{Effect: Deny, Action: 's3:*', Resource: '*'}]
+"""
+
+
+def test_an_upgrade_of_the_tutorials_stack_and_its_deletion(tmp_path: Path) -> None:
+    """With people in it, who stay; the log groups that its functions made are in nobody's way."""
+    project = copy_project(tmp_path / "project")
+    (project / "resources.json").write_text(OLDER.read_text())
+    with new_cloud(tmp_path) as cloud:
+        url = cloud.emulator.deploy(project)
+        table = cloud.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
+        with Person(url) as john:
+            john.says("John")
+            john.hears("Using nickname: John\nType /help for list of commands.")
+            john.says("/join tea")
+            john.hears('Joined chat room "tea"')
+            older_groups = [group["logGroupName"] for group in log_groups(cloud)]
+            assert older_groups
+            assert all(group.startswith("/aws/lambda/") for group in older_groups)
+            people = rows(cloud, "ChaliceChat")
+
+            assert cloud.emulator.deploy() == url
+            upgraded = cloud.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
+            assert upgraded["TableId"] == table["TableId"]
+            assert upgraded["CreationDateTime"] == table["CreationDateTime"]
+            assert rows(cloud, "ChaliceChat") == people
+            john.says("/room")
+            john.hears("tea")
+            with Person(url) as jenny:
+                jenny.says("john")
+                jenny.hears("Nickname john is already in use.")
+        eventually(lambda: departures(cloud) == 2)
+        assert rows(cloud, "ChaliceChat") == []
+
+        assert len(log_groups(cloud)) == len(older_groups) + 1
+        cloud.emulator.delete()
+        assert [group["logGroupName"] for group in log_groups(cloud)] == older_groups
+        nothing_is_left(cloud)
+
+
+# Least privilege
+
+# What the emulator does by itself, without asking the role; `tests/test_template.py` has them.
+NOT_ENFORCED = {"logs:CreateLogStream", "logs:PutLogEvents", "sqs:SendMessage"}
+
+
+def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) -> None:
+    """Each action of each statement is taken away in turn, and then something does not work."""
+    everything_works(account, deployed)
+    shown = set()
+    for policy, document in policies(account):
+        for statement in document["Statement"]:
+            for action in listed(statement["Action"]):
+                if action in NOT_ENFORCED:
+                    continue
+                with denied(account, policy, statement["Sid"], action):
+                    assert not works(account, deployed), f"{action} of {statement['Sid']}"
+                shown.add((statement["Sid"], action))
+    everything_works(account, deployed)
+    assert shown == {
+        ("PostToConnections", "execute-api:ManageConnections"),
+        ("UseTable", "dynamodb:DeleteItem"),
+        ("UseTable", "dynamodb:PutItem"),
+        ("UseTable", "dynamodb:Query"),
+        ("UseTable", "dynamodb:UpdateItem"),
+        ("ReadIndex", "dynamodb:Query"),
+        ("InvokeFanOut", "lambda:InvokeFunction"),
+    }
+
+
+def test_what_fan_out_cannot_do_is_kept_as_a_dead_letter(account: Cloud, deployed: str) -> None:
+    (function,) = functions(account, "FanOut")
+    (letters,) = account.client("sqs").list_queues()["QueueUrls"]
+    account.client("lambda").invoke(
+        FunctionName=function, InvocationType="Event", Payload=b'"not an event"'
+    )
+    received: list[Any] = []
+
+    def has_come() -> bool:
+        received.extend(account.client("sqs").receive_message(QueueUrl=letters).get("Messages", []))
+        return bool(received)
+
+    eventually(has_come)
+    assert json.loads(received[0]["Body"])["requestPayload"] == "not an event"
+
+
+def everything_works(account: Cloud, url: str) -> None:
+    """Whatever needs a permission works, and is not done by a detour either."""
+    already_logged = len(account.functions_output.read_text())
+    number = next(NUMBERS)
+    with Person(url) as john:
+        with Person(url) as jenny:
+            for person, name in ((john, f"John{number}"), (jenny, f"Jenny{number}")):
+                person.says(name)
+                person.hears(f"Using nickname: {name}\nType /help for list of commands.")
+                person.says(f"/join tea{number}")
+                person.hears(f'Joined chat room "tea{number}"')
+            john.hears(f"Jenny{number} joined room.")
+            john.says("Hi")
+            for person in (john, jenny):
+                person.hears(f"John{number}: Hi")
+            jenny.says(f"/nick Jen{number}")
+            jenny.hears(f"Nickname is: Jen{number}")
+            john.hears(f"Jenny{number} is now known as Jen{number}.")
+        john.hears(f"Jen{number} left room.")
+        john.says("/ls")
+        john.hears(f"John{number}")
+    logged = account.functions_output.read_text()[already_logged:]
+    assert "AccessDenied" not in logged
+
+
+def works(account: Cloud, url: str) -> bool:
+    patience, actors.PATIENCE = actors.PATIENCE, 3.0  # what is refused is refused at once
+    try:
+        everything_works(account, url)
+    except (AssertionError, websocket.WebSocketException, queue.Empty):
+        return False
+    finally:
+        actors.PATIENCE = patience
+    return True
+
+
+def policies(account: Cloud) -> list[tuple[str, dict[str, Any]]]:
+    iam, role = account.client("iam"), the_role(account)
+    return [
+        (name, iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"])
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
+    ]
+
+
+@contextmanager
+def denied(account: Cloud, policy: str, sid: str, action: str) -> Iterator[None]:
+    document = dict(policies(account))[policy]
+    less = json.loads(json.dumps(document))
+    (statement,) = (each for each in less["Statement"] if each["Sid"] == sid)
+    others = [each for each in listed(statement["Action"]) if each != action]
+    statement["Action"] = others or "sts:GetCallerIdentity"  # which everybody may do anyway
+    put: Callable[..., Any] = account.client("iam").put_role_policy
+    put(RoleName=the_role(account), PolicyName=policy, PolicyDocument=json.dumps(less))
+    try:
+        yield
+    finally:
+        put(RoleName=the_role(account), PolicyName=policy, PolicyDocument=json.dumps(document))
+
+
+# What there is
+
+
+def the_role(account: Cloud) -> str:
+    (role,) = account.client("iam").list_roles()["Roles"]
+    name: str = role["RoleName"]
+    return name
+
+
+def functions(account: Cloud, logical_name: str) -> list[str]:
+    found = account.client("lambda").list_functions()["Functions"]
+    return [fn["FunctionName"] for fn in found if f"-{logical_name}-" in fn["FunctionName"]]
+
+
+def retention(account: Cloud) -> int:
+    (group,) = log_groups(account)
+    days: int = group["retentionInDays"]
+    return days
+
+
+def status(account: Cloud) -> str:
+    (stack,) = account.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    found: str = stack["StackStatus"]
+    return found
+
+
+def log_groups(account: Cloud) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = account.client("logs").describe_log_groups()["logGroups"]
+    return sorted(found, key=lambda group: str(group["logGroupName"]))
+
+
+def rows(account: Cloud, table: str) -> list[dict[str, Any]]:
+    found = account.client("dynamodb").scan(TableName=table, ConsistentRead=True)["Items"]
+    return sorted(found, key=lambda row: (row["PK"]["S"], row["SK"]["S"]))
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
