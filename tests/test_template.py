@@ -72,9 +72,10 @@ def test_the_three_routes_have_functions(template: dict[str, Any]) -> None:
 
 
 def test_every_function_knows_the_table_and_has_a_role_and_limits(template: dict[str, Any]) -> None:
-    shared = template["Globals"]["Function"]["Environment"]["Variables"]
-    assert shared == {"TABLE": {"Ref": "ChaliceChatTable"}, "STACK": {"Ref": "AWS::StackName"}}
     for function in of_type(template, "AWS::Serverless::Function").values():
+        variables = function["Environment"]["Variables"]
+        assert variables["TABLE"] == {"Ref": "ChaliceChatTable"}
+        assert variables["STACK"] == {"Ref": "AWS::StackName"}
         assert function["Role"] == {"Fn::GetAtt": ["DefaultRole", "Arn"]}
         assert 0 < function["Timeout"] <= API_GATEWAY_TIMEOUT
         assert function["MemorySize"] >= 128
