@@ -350,6 +350,18 @@ def test_what_coming_and_going_costs(chat: Chat, john: Person, jenny: Person) ->
 # Failures
 
 
+def test_the_client_retries_within_the_time_of_an_integration(
+    table: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TABLE", table.name)
+    config = Storage.from_env()._client.meta.config
+    assert config.retries["mode"] == "standard"
+    attempts = config.retries["total_max_attempts"]
+    back_off = sum(min(2**n, 20) for n in range(attempts - 1))  # botocore's longest, in seconds
+    assert attempts > 1
+    assert attempts * (config.connect_timeout + config.read_timeout) + back_off < 25
+
+
 def test_a_transaction_that_meets_another_is_tried_again(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

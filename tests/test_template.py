@@ -113,6 +113,14 @@ def test_dynamodb_deletes_what_has_expired(template: dict[str, Any]) -> None:
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
 
 
+def test_a_crashed_fan_out_is_tried_again_and_then_kept(template: dict[str, Any]) -> None:
+    """Lambda waits a minute before it tries again, so events must live longer than that."""
+    (invocations,) = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
+    assert invocations["MaximumRetryAttempts"] == 1
+    assert 60 < invocations["MaximumEventAgeInSeconds"] <= 180
+    assert "OnFailure" in invocations["DestinationConfig"]
+
+
 def test_nothing_may_scan_the_table(template: dict[str, Any]) -> None:
     actions = [
         action for statement in statements(template) for action in listed(statement["Action"])
