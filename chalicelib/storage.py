@@ -472,12 +472,12 @@ class Storage:
             time.sleep(pause)
         raise cancelled
 
-    def _delete(self, connection: Connection) -> None:
+    def _delete(self, connection: Connection, has_claim: bool = True) -> None:
         """All rows of a connection. Raises `StaleRecord`."""
         actions = [self._delete_row(connection, **_unchanged(connection))]
         if connection.room is not None:
             actions.append(self._delete_member(connection))
-        if connection.username:
+        if connection.username and has_claim:
             actions.append(self._release(connection))
         try:
             self._transact(actions)
@@ -485,7 +485,7 @@ class Storage:
             if refused.by(0):
                 raise StaleRecord(connection.id) from None
             # Its claim has expired and is somebody else's by now: that stays.
-            self._transact(actions[:-1])
+            self._delete(connection, has_claim=False)
 
     def _claim(self, connection: Connection) -> Item:
         return self._put(
