@@ -29,6 +29,7 @@ check: .venv/.installed .venv-scan/.installed ## Check format, lint, types and t
 	$(BIN)/ruff check .
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
+	$(BIN)/mypy docs/dashboard.py
 	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/chalice package --merge-template resources.json .local/check >/dev/null
 	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 I1022 -- .local/check/sam.json
 	.venv-scan/bin/checkov --config-file .checkov.yaml --file .local/check/sam.json

@@ -1,9 +1,10 @@
 """Posts one message to many WebSocket connections, as fast as API Gateway answers.
 
-API Gateway delivers to one connection a request: `POST /{stage}/@connections/{connection id}`. One after another, a
-room of a thousand waits for a thousand answers. Here up to `POOL_SIZE` requests are under way at once, in one thread,
-over non-blocking sockets. Only the standard library is used: signing and sending this way takes about a fiftieth of
-the CPU that botocore takes, and CPU is what a small Lambda function has least of (`benchmarks/` measures both). Nothing
+API Gateway delivers to one connection a request: `POST /{stage}/@connections/{connection id}`.
+One after another, a room of a thousand waits for a thousand answers. Here up to `POOL_SIZE`
+requests are under way at once, in one thread, over non-blocking sockets. Only the standard
+library is used: signing and sending this way takes about a fiftieth of the CPU that botocore
+takes, and CPU is what a small Lambda function has least of (`benchmarks/` measures both). Nothing
 runs between two calls, so nothing minds being frozen.
 """
 
@@ -27,37 +28,43 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
 
-# Requests under way at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's default of 10,000,
-# which all its APIs share, and few enough that a single function does not exhaust its file descriptors (1,024).
+# Requests under way at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's
+# default of 10,000, which all its APIs share, and few enough that a single function does not
+# exhaust its file descriptors (1,024).
 POOL_SIZE = 64
 
-# Connections opened at once when none is idle; every second answer then allows one more. A TLS handshake costs as much
-# CPU as 20 posts, so a small room should not pay for a large room's pool: with an eighth of a CPU, a first message to
-# 100 members took 0.34 s over 64 connections and 0.24 s this way; with a whole CPU both took 0.07 s.
+# Connections opened at once when none is idle; every second answer then allows one more. A TLS
+# handshake costs as much CPU as 20 posts, so a small room should not pay for a large room's pool:
+# with an eighth of a CPU, a first message to 100 members took 0.34 s over 64 connections and 0.24 s
+# this way; with a whole CPU both took 0.07 s.
 FIRST_CONNECTIONS = 8
 
-# A connection left idle for longer is not used again: whoever closed it in the meantime (a load balancer, a NAT) may
-# have done so silently, while Lambda had the process frozen. AWS's own proxies allow 60 s.
+# A connection left idle for longer is not used again: whoever closed it in the meantime (a load
+# balancer, a NAT) may have done so silently, while Lambda had the process frozen. AWS's own
+# proxies allow 60 s.
 IDLE_SECONDS = 50.0
 
-# For one answer, connecting included. API Gateway answers in milliseconds; who needs longer must not hold up the room.
+# For one answer, connecting included. API Gateway answers in milliseconds; who needs longer must
+# not hold up the room.
 ANSWER_SECONDS = 3.0
 
-# For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway waits for the function,
-# with a rest for reading and cleaning the table.
+# For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
+# waits for the function, with a rest for reading and cleaning the table.
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
-# Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": all who were throttled
-# together must not come back together), and at most LONGEST_RETRY_SECONDS. Six attempts span 1.5 s on average. 429 is
-# tried again for as long as POST_SECONDS: several functions that post to one room share the account's quota, and with six
-# attempts 20 of them gave up a tenth of 100,000 members (`benchmarks/simulate.py`).
+# Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": all
+# who were throttled together must not come back together), and at most LONGEST_RETRY_SECONDS. Six
+# attempts span 1.5 s on average. 429 is tried again for as long as POST_SECONDS: several
+# functions that post to one room share the account's quota, and with six attempts 20 of them gave
+# up a tenth of 100,000 members (`benchmarks/simulate.py`).
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
-# Posts waiting for their retry; while there are so many, no further ids are taken. It keeps memory flat when everything
-# is throttled, and it is what slows a broadcast down to what the account's quota lets through.
+# Posts waiting for their retry; while there are so many, no further ids are taken. It keeps
+# memory flat when everything is throttled, and it is what slows a broadcast down to what the
+# account's quota lets through.
 MAX_WAITING = 256
 
 # Of an answer: its size, which nobody else bounds, and how much of its body a log needs.
@@ -84,10 +91,11 @@ class FrozenCredentials(Protocol):
 class Result:
     """What became of a broadcast.
 
-    :ivar delivered: how many posts were answered 200. API Gateway says so when it has taken the message; the person's
-        device may still not get it.
+    :ivar delivered: how many posts were answered 200. API Gateway says so when it has taken the
+        message; the person's device may still not get it.
     :ivar gone: connections that do not exist any more (410).
-    :ivar failed: why a post was given up, by connection id. After "no answer" it may have been delivered all the same.
+    :ivar failed: why a post was given up, by connection id. After "no answer" it may have been
+        delivered all the same.
     :ivar stopped: why ids were left in the iterator; empty when all were taken.
     :ivar seconds: how long it took.
     """
@@ -100,17 +108,19 @@ class Result:
 
 
 class FanOut:
-    """Posts messages to the connections of one WebSocket API, and keeps its HTTP connections for the next message.
+    """Posts messages to the connections of one WebSocket API, and keeps its HTTP connections for
+    the next message.
 
-    :param endpoint: of the API's stage: `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`, or an
-        emulator's `http://` address.
+    :param endpoint: of the API's stage, or an emulator's `http://` address:
+        `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`.
     :param region: for the signature.
-    :param credentials: from `boto3.Session().get_credentials()`; asked anew for every broadcast, so that rotated ones
-        are noticed.
-    :param tls: whom to trust; by default the authorities of the operating system. Certificate and host are checked.
+    :param credentials: from `boto3.Session().get_credentials()`; asked anew for every broadcast,
+        so that rotated ones are noticed.
+    :param tls: whom to trust; by default the authorities of the operating system. Certificate and
+        host are checked.
 
-    It opens no connection before the first post. Calls from several threads are safe, and wait for each other.
-    Proxies (`HTTPS_PROXY`) are not supported.
+    It opens no connection before the first post. Calls from several threads are safe, and wait
+    for each other. Proxies (`HTTPS_PROXY`) are not supported.
     """
 
     def __init__(
@@ -129,33 +139,39 @@ class FanOut:
     def post(self, connection_ids: Iterable[str], message: str | bytes) -> Result:
         """Post `message` to every one of `connection_ids`, in no particular order.
 
-        The ids are taken one by one as connections become free: sending starts with the first, and at most
-        `POOL_SIZE + MAX_WAITING` are held at any time. Who is listed twice is told twice. While the iterator blocks
-        (reading its next page), posts under way go on but no new ones start, so a page should hold many ids: 10 ms a
-        page cost 20 % with 1,000 ids a page, and 65 % with 100.
+        The ids are taken one by one as connections become free: sending starts with the first,
+        and at most `POOL_SIZE + MAX_WAITING` are held at any time. Who is listed twice is told
+        twice. While the iterator blocks (reading its next page), posts under way go on but no new
+        ones start, so a page should hold many ids: 10 ms a page cost 20 % with 1,000 ids a page,
+        and 65 % with 100.
 
         A failing post never stops the others:
 
         - 410: in `Result.gone`;
-        - 429: tried again after random, growing pauses, for `POST_SECONDS`; then in `Result.failed`;
+        - 429: tried again after random, growing pauses, for `POST_SECONDS`; then in
+          `Result.failed`;
         - 5xx, no connection: the same, but `ATTEMPTS` times in all;
         - any other status: in `Result.failed` with status and body, not tried again;
-        - no answer within `ANSWER_SECONDS`, or only part of one: in `Result.failed`. It may have been delivered, so it
-          is not tried again;
-        - a kept connection that turns out closed before any byte of an answer: tried again at once, on a new
-          connection, once. RFC 9112, section 9.3.1, allows that where the request was not applied, which such a
-          connection suggests but does not prove: if API Gateway had taken it, that person reads the message twice.
+        - no answer within `ANSWER_SECONDS`, or only part of one: in `Result.failed`. It may have
+          been delivered, so it is not tried again;
+        - a kept connection that turns out closed before any byte of an answer: tried again at
+          once, on a new connection, once. RFC 9112, section 9.3.1, allows that where the request
+          was not applied, which such a connection suggests but does not prove: if API Gateway had
+          taken it, that person reads the message twice.
 
-        After `BROADCAST_SECONDS`, or when a post has run out of attempts to connect, no more ids are taken: the rest is
-        still in the iterator, and `Result.stopped` says why. The call returns within `BROADCAST_SECONDS +
-        ANSWER_SECONDS`, plus what the iterator and the resolver block.
+        After `BROADCAST_SECONDS`, or when a post has run out of attempts to connect, no more ids
+        are taken: the rest is still in the iterator, and `Result.stopped` says why. The call
+        returns within `BROADCAST_SECONDS + ANSWER_SECONDS`, plus what the iterator and the
+        resolver block.
 
-        Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new TLS connection;
-        memory does not grow with the number of ids, except for those in the result.
+        Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new
+        TLS connection; memory does not grow with the number of ids, except for those in the
+        result.
 
         :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
-        :raises Exception: what the iterator or the credentials raise, nothing for a post or for the network. What was
-            posted before the iterator raised is delivered, or on its way, but its result is lost.
+        :raises Exception: what the iterator or the credentials raise, nothing for a post or for
+            the network. What was posted before the iterator raised is delivered, or on its way,
+            but its result is lost.
         """
         body = message.encode() if isinstance(message, str) else message
         with self._lock:
@@ -193,9 +209,10 @@ class Endpoint(NamedTuple):
 class _Signer:
     """Writes signed requests that differ in nothing but the connection id.
 
-    AWS Signature Version 4 (docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html). What
-    the requests share is computed once: the hash of the body, the signing key, and one date, since a signature holds
-    for 5 minutes and a broadcast ends long before.
+    AWS Signature Version 4
+    (docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html). What the
+    requests share is computed once: the hash of the body, the signing key, and one date, since a
+    signature holds for 5 minutes and a broadcast ends long before.
     """
 
     def __init__(
@@ -231,7 +248,8 @@ class _Signer:
 
     def request(self, connection_id: str) -> bytes:
         quoted = quote(connection_id, safe="")
-        # The path is encoded twice in what is signed (all services but S3); after once, only "%" is left to encode.
+        # The path is encoded twice in what is signed (all services but S3); after once, only "%"
+        # is left to encode.
         path = self._canonical_path + quoted.replace("%", "%25")
         canonical = hashlib.sha256(f"POST\n{path}{self._canonical_rest}".encode()).hexdigest()
         signature = hmac.digest(self._key, (self._to_sign + canonical).encode(), "sha256").hex()
@@ -328,7 +346,8 @@ class _Connection:
         self._incoming = b""
 
     def advance(self) -> _Answer | None:
-        """Do what can be done without waiting; without an answer yet, `waits_for` says what to wait for.
+        """Do what can be done without waiting; without an answer yet, `waits_for` says what to
+        wait for.
 
         :raises _Unreachable: the connection could not be made.
         :raises OSError: it broke.

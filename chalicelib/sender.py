@@ -65,7 +65,7 @@ class Sender:
         self._fan_out_function = os.environ.get("FAN_OUT")
 
     def send(self, connection_id: str, message: str) -> None:
-        """Post a message to one connection, as `broadcast`. Nothing is raised; failures are logged."""
+        """Post a message to one connection, as `broadcast`; what fails is logged, not raised."""
         try:
             self.broadcast([connection_id], message)
         except Exception:
