@@ -67,21 +67,21 @@ def draw(widget: dict[str, Any]) -> str:
         options = metric[-1] if isinstance(metric[-1], dict) else {}
         label = options.get("label", metric[1])
         lines.append((label, samples(f"{metric[1]} {label} {options.get('stat', shown['stat'])}")))
-    marks = shown.get("annotations", {}).get("horizontal", [])
+    horizontal = shown.get("annotations", {}).get("horizontal", [])
     longest = max(len(label) for label, _ in lines) * 6.4 + 24  # Pixels, about
     columns = 2 if len(lines) > 8 else max(1, min(3, int((width - 20) / longest)))
     part, fits = (width - 20) // columns, int(((width - 20) // columns - 18) / 6.4)
     left, right, top = x + 50, x + width - 24, y + 36
     bottom = y + height - 28 - math.ceil(len(lines) / columns) * LEGEND_LINE
-    most = 1.1 * max(1, *(max(v) for _, v in lines), *(mark["value"] for mark in marks))
+    most = 1.1 * max(1, *(max(v) for _, v in lines), *(mark["value"] for mark in horizontal))
     step = next(s for e in range(9) for s in (10**e, 2 * 10**e, 5 * 10**e) if 4 * s >= most)
     highest = math.ceil(most / step) * step
     scale, minute = (bottom - top) / highest, (right - left) / (POINTS - 1)
-    svg = f'<path d="M{x} {y}h{width}v{height}h{-width}z" fill="none" stroke="#bbb"/>\n'
+    svg = f'<path d="M{x} {y}h{width}v{height}h{-width}z" fill="none" stroke="#ccc"/>\n'
     svg += text(x + 10, y + 20, shown["title"], 'font-weight="bold"', 13)
     for tick in range(0, highest + 1, step):
         at = bottom - tick * scale
-        svg += f'<path d="M{left} {at:.1f}H{right}" stroke="#e4e4e4"/>\n'
+        svg += f'<path d="M{left} {at:.1f}H{right}" stroke="#eee"/>\n'
         svg += text(left - 6, at + 4, f"{tick:,}", 'text-anchor="end"')
     for n in range(0, POINTS, 15):
         clock = f"{12 + n // 60}:{n % 60:02}"
@@ -93,10 +93,10 @@ def draw(widget: dict[str, Any]) -> str:
         at, base = x + 10 + i % columns * part, bottom + 34 + i // columns * LEGEND_LINE
         svg += f'<rect x="{at}" y="{base - 9}" width="10" height="10" rx="2" fill="{color}"/>\n'
         svg += text(at + 15, base, label if len(label) <= fits else label[: fits - 1] + "…")
-    for mark in marks:
-        at = bottom - mark["value"] * scale
+    for what, value in ((mark["label"], mark["value"]) for mark in horizontal):
+        at = bottom - value * scale
         svg += f'<path d="M{left} {at:.1f}H{right}" stroke="#b00" stroke-dasharray="5 3"/>\n'
-        svg += text(right, at - 4, f"{mark['label']}: {mark['value']:,}", 'text-anchor="end"')
+        svg += text(right, at - 4, f"{what}: {value:,}", 'text-anchor="end"')
     return svg
 
 
@@ -108,9 +108,7 @@ def main() -> None:
     height = HEADER + EDGE + CELL_HEIGHT * max(each["y"] + each["height"] for each in widgets)
     name, note = resolve(dashboard["DashboardName"], resources), "Layout as deployed, sample values"
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-    svg += (
-        f'height="{height}" font-family="sans-serif" fill="#111" stroke-width="1.5" role="img">\n'
-    )
+    svg += f'height="{height}" font-family="sans-serif" stroke-width="1.5" role="img">\n'
     svg += f'<title>{name}. {note}</title><rect width="100%" height="100%" rx="6" fill="white"/>\n'
     svg += text(EDGE + 6, 26, name, 'font-weight="bold"', 17)
     svg += text(width - EDGE - 6, 25, note, 'text-anchor="end" font-style="italic"', 14)
