@@ -307,4 +307,4 @@ class ChatMachine(RuleBasedStateMachine):
 
 
 TestChat = ChatMachine.TestCase
-TestChat.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestChat.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

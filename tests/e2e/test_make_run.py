@@ -19,6 +19,12 @@ from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import eventually, free_port
 
 
+def as_from_a_terminal() -> None:
+    """What nohup or a shell's background job made this ignore, the program is to get."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Script:
     """`make run` or `make redeploy` without make, and what it has printed."""
 
@@ -30,6 +36,7 @@ class Script:
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            preexec_fn=as_from_a_terminal,
         )
 
     def prints(self, pattern: str) -> str:
