@@ -122,6 +122,7 @@ class Emulator:
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
+        self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Emulator:
         try:
@@ -183,11 +184,16 @@ class Emulator:
         """Creates the stack, or upgrades it; `parameters` are of the form `Name=value`."""
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
-        self.run(
-            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
-            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
-            *("--no-fail-on-empty-changeset", *overrides),
-        )
+        while int(time.time()) <= self._deployed_at:
+            time.sleep(0.05)  # the AWS CLI names a change set after the second
+        try:
+            self.run(
+                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+                *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+                *("--no-fail-on-empty-changeset", *overrides),
+            )
+        finally:
+            self._deployed_at = int(time.time())
 
     def delete(self, stack: str = STACK) -> None:
         """Deletes a stack, and returns once nothing of it is left."""
