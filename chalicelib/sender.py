@@ -9,13 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from chalice import Chalice, WebsocketDisconnectedError
 
 from chalicelib.fanout import FanOut
 from chalicelib.log import about, count, log
-from chalicelib.storage import Connection, Storage
+from chalicelib.storage import CLIENT_CONFIG, Connection, Storage
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
@@ -29,12 +28,6 @@ CHUNK = 5_000
 MAX_HOPS = 3
 
 MAX_LOGGED = 100  # failed posts in one log line
-
-CLIENT_CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=3,
-    retries={"mode": "standard", "total_max_attempts": 4},
-)
 
 
 class Session(boto3.Session):
