@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import certificates, plot
-from chalicelib.fanout import POOL_SIZE
+from chalicelib.posting import POOL_SIZE
 
 DELAY = 0.008  # seconds: what API Gateway takes for a post, at the low end
 MEMBERS = [10, 100, 1_000, 10_000]

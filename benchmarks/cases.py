@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from chalicelib.fanout import POOL_SIZE, FanOut
+from chalicelib.posting import POOL_SIZE, Poster
 
 MESSAGE = "x" * 60
 REGION = "eu-west-1"
@@ -61,13 +61,13 @@ def threads(session: boto3.Session, endpoint: str, authority: str | None) -> Bro
     return broadcast
 
 
-def fan_out(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
+def poster(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
     tls = ssl.create_default_context(cafile=authority) if authority else None
-    ours = FanOut(endpoint, REGION, session.get_credentials(), tls)
+    ours = Poster(endpoint, REGION, session.get_credentials(), tls)
     return lambda ids: ours.post(ids, MESSAGE).delivered
 
 
-CASES = {"one": one_after_another, "threads": threads, "ours": fan_out}
+CASES = {"one": one_after_another, "threads": threads, "ours": poster}
 
 
 def run(case: str, members: int, endpoint: str, authority: str | None) -> dict[str, float]:

@@ -3,7 +3,7 @@
     python -m benchmarks.simulate
 
 As in `chalicelib/sender.py`, the message function posts to the first `CHUNK` members and hands the others to the fan-out
-function, chunk by chunk. Every post is an event; connections, retries and giving up are those of `chalicelib/fanout.py`.
+function, chunk by chunk. Every post is an event; connections, retries and giving up are those of `chalicelib/posting/`.
 The account's quota answers 429 when its token bucket is empty. Random, from a fixed seed. A quarter of a minute.
 """
 
@@ -14,7 +14,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chalicelib import fanout
+from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, delivery
+from chalicelib.posting.pool import FIRST_CONNECTIONS
 from chalicelib.sender import CHUNK
 
 # Defaults of the quota pages of API Gateway, Lambda and DynamoDB, for an account and region: requests a second, size of
@@ -42,19 +43,19 @@ class Function:
 
     def __init__(self, start: float, members: int) -> None:
         self.start = self.cpu_free = self.last = start
-        self.end, self.left = start + fanout.BROADCAST_SECONDS, members
+        self.end, self.left = start + BROADCAST_SECONDS, members
         self.due: list[Post] = []  # for another attempt
         self.busy = self.waiting = self.answers = 0
 
     def next_post(self, now: float) -> Post | None:
-        if self.busy >= min(fanout.POOL_SIZE, fanout.FIRST_CONNECTIONS + self.answers // 2):
+        if self.busy >= min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2):
             return None
         if self.due:
             return self.due.pop()
-        if not self.left or now > self.end or self.waiting >= fanout.MAX_WAITING:
+        if not self.left or now > self.end or self.waiting >= delivery.MAX_WAITING:
             return None
         self.left -= 1
-        return Post(now + fanout.POST_SECONDS)
+        return Post(now + delivery.POST_SECONDS)
 
 
 class Line:
@@ -98,7 +99,9 @@ class Line:
             self.tokens, self.delivered, self.seconds = self.tokens - 1, self.delivered + 1, now
             return
         self.throttled += 1
-        longest = min(fanout.LONGEST_RETRY_SECONDS, fanout.FIRST_RETRY_SECONDS * 2**post.attempts)
+        longest = min(
+            delivery.LONGEST_RETRY_SECONDS, delivery.FIRST_RETRY_SECONDS * 2**post.attempts
+        )
         due = now + self.chance.uniform(0, longest)
         post.attempts += 1
         if due < min(post.give_up_at, function.end):
@@ -139,7 +142,7 @@ def main() -> None:
         print(row(members, CHUNK), flush=True)
     for chunk in (1_000, 2_000, 10_000, 20_000):
         print(row(100_000, chunk), flush=True)
-    reads, seconds = 1e5 * MEMBER_READS, 1e5 * ANSWERS[1] / fanout.POOL_SIZE
+    reads, seconds = 1e5 * MEMBER_READS, 1e5 * ANSWERS[1] / POOL_SIZE
     print("\n| quota | lines a second in a room of 100,000 |\n|---|---:|")
     print(f"| API Gateway: {QUOTA:,} requests a second | {QUOTA / 1e5:.1f} |")
     print(f"| DynamoDB: {PARTITION_READS:,} units a second | {PARTITION_READS / reads:.1f} |")

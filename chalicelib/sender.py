@@ -12,8 +12,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from chalice import Chalice, WebsocketDisconnectedError
 
-from chalicelib.fanout import FanOut
 from chalicelib.log import about, count, log
+from chalicelib.posting import Poster
 from chalicelib.storage import CLIENT_CONFIG, Connection, Storage
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
@@ -74,7 +74,7 @@ class Sender:
 
         Each connection gets the message once, in the ordinary case. It gets it at least
         once, hence perhaps twice, when a kept HTTP connection or a fan-out function breaks
-        off in the middle. What promises apply to a single post stands at `FanOut.post`:
+        off in the middle. What promises apply to a single post stands at `Poster.post`:
         throttling and server errors are tried again, and nobody waits for a slow member.
 
         A connection that is gone (410) is removed, and its room told. A post that fails for
@@ -184,11 +184,11 @@ class Sender:
             return False
 
     @cached_property
-    def _fan_out(self) -> FanOut:
+    def _fan_out(self) -> Poster:
         credentials = self._session.get_credentials()
         if credentials is None:
             raise NoCredentialsError()
-        return FanOut(self._endpoint, self._session.region_name, credentials)
+        return Poster(self._endpoint, self._session.region_name, credentials)
 
     @cached_property
     def _lambda(self) -> Any:

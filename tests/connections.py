@@ -1,25 +1,51 @@
 """A local `@connections` API: it keeps what is posted to each connection, and answers as told."""
 
 import json
+import socket
+import ssl
 import threading
+import time
 from collections import defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-GONE = 410
+# A status; or no answer before the server ends, half of one, or none and the connection closed.
+Answer = int | Literal["slow", "half", "drop"]
+
+ERRORS = {
+    403: "ForbiddenException",
+    410: "GoneException",
+    413: "PayloadTooLargeException",
+    429: "LimitExceededException",
+    500: "InternalServerError",
+}
+
+
+class Request(NamedTuple):
+    path: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes
 
 
 class Connections:
     """The server, and what its connections have received since the last look."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
         self.posts: defaultdict[str, list[str]] = defaultdict(list)
         self.attempts: defaultdict[str, int] = defaultdict(int)
-        self.answers: defaultdict[str, list[int]] = defaultdict(list)
+        self.answers: defaultdict[str, list[Answer]] = defaultdict(list)
         self.gone: set[str] = set()
         self.closed: set[str] = set()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
-        self.url = f"http://127.0.0.1:{self._server.server_port}/api"
+        self.otherwise: Answer = 200
+        self.requests: list[Request] = []
+        self.opened = 0  # HTTP connections
+        self.answers_a_connection = 1_000_000  # then it is closed without a word
+        self.says_length = True
+        self._server = _Server(self, tls, receive_buffer)
+        self.port: int = self._server.server_address[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/api"
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True
         )
@@ -32,66 +58,127 @@ class Connections:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+        self._server.ended.set()
+        self.close_connections()
 
     def received(self, connection_id: str) -> list[str]:
         """What was posted to a connection since the last call."""
         return self.posts.pop(connection_id, [])
 
-    def will_answer(self, connection_id: str, *statuses: int) -> None:
-        """Answer the next posts to a connection with these, then with 200 again."""
-        self.answers[connection_id] += statuses
+    def will_answer(self, connection_id: str, *answers: Answer) -> None:
+        """Answer the next posts to a connection with these, then with `otherwise`."""
+        self.answers[connection_id] += answers
 
-    def answer(self, method: str, connection_id: str, body: str) -> int:
+    def close_connections(self) -> None:
+        """Close the HTTP connections from the server's side."""
+        for connection in list(self._server.sockets):
+            with suppress(OSError):  # it may be closed already
+                connection.shutdown(socket.SHUT_RDWR)
+        while self._server.sockets:
+            time.sleep(0.001)
+
+    def answer(self, method: str, connection_id: str, body: str) -> Answer:
         self.attempts[connection_id] += 1
         if connection_id in self.gone:
-            return GONE
+            return 410
         if method == "DELETE":
             self.closed.add(connection_id)
             self.gone.add(connection_id)
             return 204
-        if method == "POST" and self.answers[connection_id]:
-            return self.answers[connection_id].pop(0)
-        if method == "POST":
+        if method == "GET":
+            return 200
+        answers = self.answers[connection_id]
+        answer = answers.pop(0) if answers else self.otherwise
+        if answer == 200:
             self.posts[connection_id].append(body)
-        return 200
+        return answer
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingTCPServer):
+    allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, api: Connections, tls: ssl.SSLContext | None, receive_buffer: int) -> None:
+        self.api = api
+        self.tls = tls
+        self.receive_buffer = receive_buffer
+        self.sockets: set[socket.socket] = set()
+        self.ended = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
 
-def _handler(connections: Connections) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+    def server_bind(self) -> None:
+        if self.receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)
+        super().server_bind()
 
-        def answer(self) -> None:
-            connection_id = unquote(self.path.rpartition("/@connections/")[2])
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            status = connections.answer(self.command, connection_id, body)
-            reply = b"" if status == 204 else json.dumps(_REPLIES.get(status, {})).encode()
-            self.send_response(status)
-            if status != 204:
-                self.send_header("Content-Length", str(len(reply)))
-            if status in _ERRORS:
-                self.send_header("x-amzn-ErrorType", _ERRORS[status])
-            self.end_headers()
-            self.wfile.write(reply)
-
-        do_POST = do_GET = do_DELETE = answer
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    return Handler
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self.api.opened += 1  # here, in the server's one thread
+        return super().get_request()
 
 
-_ERRORS = {
-    403: "ForbiddenException",
-    410: "GoneException",
-    413: "PayloadTooLargeException",
-    429: "LimitExceededException",
-    500: "InternalServerError",
-}
-_REPLIES = {status: {"message": error} for status, error in _ERRORS.items()}
+class _Handler(StreamRequestHandler):
+    server: _Server
+    disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        if self.server.tls:
+            self.request = self.server.tls.wrap_socket(
+                self.request, server_side=True, do_handshake_on_connect=False
+            )
+        super().setup()
+        self.server.sockets.add(self.request)
+
+    def handle(self) -> None:
+        try:
+            if self.server.tls:
+                self.request.do_handshake()
+            for _ in range(self.server.api.answers_a_connection):
+                if not self.answer():
+                    break
+        except OSError:
+            pass  # the client has gone, or does not trust the certificate
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            self.request.close()
+            self.server.sockets.discard(self.request)
+
+    def answer(self) -> bool:
+        """Answer a request, and say whether the connection stays open."""
+        start = self.rfile.readline().decode("latin-1").split(" ")
+        if len(start) != 3:  # the end, or not HTTP
+            return False
+        lines = iter(lambda: self.rfile.readline().decode("latin-1").strip(), "")
+        fields = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in fields}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        method, path, _ = start
+        api = self.server.api
+        api.requests.append(Request(path, headers, body))
+        connection_id = unquote(path.rpartition("/@connections/")[2])
+        answer = api.answer(method, connection_id, body.decode(errors="replace"))
+        if answer == "slow":
+            self.server.ended.wait()
+        if answer == "half":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+        if isinstance(answer, str):
+            return False
+        self.wfile.write(reply(answer, api.says_length))
+        return api.says_length
+
+
+def reply(status: int, says_length: bool) -> bytes:
+    head = f"HTTP/1.1 {status} Some Reason\r\n"
+    if status == 204:
+        return f"{head}\r\n".encode()
+    body = "{}"
+    if status != 200:
+        error = ERRORS.get(status, "Exception")
+        head += f"x-amzn-ErrorType: {error}\r\n"
+        body = json.dumps({"message": error})
+    if says_length:
+        head += f"Content-Length: {len(body)}\r\n"
+    return f"{head}\r\n{body}".encode()

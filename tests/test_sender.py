@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib import Sender
-from chalicelib.fanout import FanOut, Result
 from chalicelib.log import JsonFormatter
+from chalicelib.posting import Poster, Result
 from chalicelib.sender import CHUNK
 from tests.conftest import Chat, Person
 
@@ -59,7 +59,7 @@ def test_throttling_that_does_not_end_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("chalicelib.fanout.POST_SECONDS", 1.0)
+    monkeypatch.setattr("chalicelib.posting.delivery.POST_SECONDS", 1.0)
     chat.connections.will_answer(john.id, *[429] * 100)
     chat.sender.broadcast([john.id, jenny.id], "Hi")
     jenny.hears("Hi")
@@ -180,7 +180,7 @@ def test_what_cannot_be_posted_in_time_is_handed_on_and_given_up_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("chalicelib.fanout.BROADCAST_SECONDS", -1.0)
+    monkeypatch.setattr(Poster.post, "__defaults__", (-1.0,))
     chat.sender.broadcast(["c1", "c2"], "Hi")
     assert fan_out.chunks == [["c1", "c2"]] * 3
     assert logged(caplog)[-1]["message"] == "posts given up"
@@ -191,7 +191,7 @@ def test_the_largest_chunk_fits_an_asynchronous_invocation(
 ) -> None:
     """With ids as long as API Gateway's, and the text that grows most when it is escaped."""
     monkeypatch.undo()
-    monkeypatch.setattr(FanOut, "post", lambda self, ids, message: Result(delivered=len(list(ids))))
+    monkeypatch.setattr(Poster, "post", lambda self, ids, message: Result(delivered=len(list(ids))))
     chat.sender.broadcast((f"L0SM9cOFvHc{n:04}=" for n in range(2 * CHUNK)), "\x00" * 131_072)
     assert [len(chunk) for chunk in fan_out.chunks] == [CHUNK]
     assert fan_out.sizes[0] < 1_000_000

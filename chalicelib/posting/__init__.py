@@ -1,0 +1,23 @@
+"""Posts one message to many WebSocket connections, as fast as API Gateway answers.
+
+API Gateway takes one request for each connection: `POST /{stage}/@connections/{connection id}`.
+One after another, a room of a thousand waits for a thousand answers. Here up to `POOL_SIZE`
+requests are under way at once, in one thread, over non-blocking sockets.
+
+- `poster`: the interface, and what it promises;
+- `delivery`: the policy: which connections get a post, how often it is retried, how long it may
+  take;
+- `pool`: carries requests over kept connections, each a `connection`;
+- `sigv4`: signs requests;
+- `http1`: reads answers.
+
+The standard library does it for about a fiftieth of botocore's CPU, and CPU is what a small Lambda
+function has least of (`benchmarks/` measures both). Nothing runs between two calls, so Lambda may
+freeze the process there.
+"""
+
+from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Result
+from .pool import POOL_SIZE
+from .poster import Poster
+
+__all__ = ["ANSWER_SECONDS", "BROADCAST_SECONDS", "POOL_SIZE", "Poster", "Result"]

@@ -1,0 +1,120 @@
+"""One non-blocking connection, with or without TLS, and how it may fail."""
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+from typing import Any
+
+from .http1 import MAX_ANSWER, Answer, parse
+
+Address = tuple[Any, ...]  # as from getaddrinfo
+
+
+class Failure(Exception):
+    """A request got no answer; the text says why."""
+
+
+class Unreachable(Failure):
+    """No connection could be made, so nothing was sent."""
+
+
+class NoAnswer(Failure):
+    """The request may have been carried out all the same."""
+
+
+class Stale(NoAnswer):
+    """A kept connection was closed before any byte of the answer: probably before the request."""
+
+
+class Connection:
+    """A non-blocking connection that carries one request at a time."""
+
+    def __init__(self, address: Address, host: str, tls: ssl.SSLContext | None) -> None:
+        family, kind, protocol, _, target = address
+        self._sock = socket.socket(family, kind, protocol)
+        self._sock.setblocking(False)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connecting = self._sock.connect_ex(target)
+        self._host = host
+        self._tls = tls
+        self._incoming = self._outgoing = b""
+        self._connected = self._kept = False
+        self.fileno = self._sock.fileno()  # it stays, whatever TLS makes of the socket
+        self.waits_for = selectors.EVENT_WRITE
+
+    def begin(self, request: bytes) -> None:
+        self._outgoing = request
+        self._incoming = b""
+
+    def advance(self) -> Answer | None:
+        """Go on as far as possible without waiting; without an answer yet, see `waits_for`.
+
+        :raises Failure: the connection is of no more use.
+        """
+        try:
+            if not self._connected:
+                self._connect()
+            if self._outgoing:
+                self._send()
+                return None
+            return self._receive()
+        except BlockingIOError:
+            return None
+        # TLS may have to read before it can write, and the other way round.
+        except ssl.SSLWantReadError:
+            self.waits_for = selectors.EVENT_READ
+            return None
+        except ssl.SSLWantWriteError:
+            self.waits_for = selectors.EVENT_WRITE
+            return None
+        except OSError as error:
+            stale = self._kept and not self._incoming
+            raise (Stale if stale else NoAnswer)(f"no answer: {error}") from error
+
+    def timed_out(self, seconds: float) -> Failure:
+        if self._connected:
+            return NoAnswer(f"no answer within {seconds:g} s")
+        return Unreachable(f"no connection within {seconds:g} s")
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _connect(self) -> None:
+        try:
+            self._check_connected()
+            if self._tls:
+                self._shake_hands(self._tls)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            raise Unreachable(f"no connection: {error}") from error
+        self._connected = True
+
+    def _check_connected(self) -> None:
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or self._connecting
+        if error not in (0, errno.EINPROGRESS):
+            raise OSError(error, os.strerror(error))
+
+    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+        if not isinstance(self._sock, ssl.SSLSocket):
+            self._sock = tls.wrap_socket(
+                self._sock, server_hostname=self._host, do_handshake_on_connect=False
+            )
+        self._sock.do_handshake()
+
+    def _send(self) -> None:
+        self.waits_for = selectors.EVENT_WRITE
+        while self._outgoing:
+            self._outgoing = self._outgoing[self._sock.send(self._outgoing) :]
+        self.waits_for = selectors.EVENT_READ
+
+    def _receive(self) -> Answer | None:
+        self.waits_for = selectors.EVENT_READ
+        data = self._sock.recv(MAX_ANSWER)
+        self._incoming += data
+        answer = parse(self._incoming, ended=not data)
+        if answer:
+            self._kept = answer.reusable
+        return answer

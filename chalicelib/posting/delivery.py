@@ -1,0 +1,172 @@
+"""The policy: which connections get a post, how often it is retried, how long it may take."""
+
+import heapq
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .connection import Failure, Stale, Unreachable
+from .http1 import Answer
+from .pool import FIRST_CONNECTIONS, Pool
+from .sigv4 import Signer
+
+# For one answer, connecting included. API Gateway answers in milliseconds; a connection that needs
+# longer must not hold up the room.
+ANSWER_SECONDS = 3.0
+
+# For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
+# waits for the function, with a rest for reading and cleaning the table.
+POST_SECONDS = 12.0
+BROADCAST_SECONDS = 20.0
+
+# Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": posts
+# that were throttled together must not come back together), and at most LONGEST_RETRY_SECONDS. Six
+# attempts span 1.5 s on average. A 429 is retried for as long as POST_SECONDS: several functions
+# that post to one room share the account's quota, and with six attempts 20 of them gave up a tenth
+# of 100,000 members (`benchmarks/simulate.py`).
+FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 1.6
+ATTEMPTS = 6
+
+# Posts that wait for their retry; at this many, no further ids are taken. It keeps memory flat when
+# everything is throttled, and slows a broadcast down to the account's quota.
+MAX_WAITING = 256
+
+
+@dataclass
+class Result:
+    """What became of a broadcast.
+
+    :ivar delivered: how many posts were answered 200. API Gateway says so when it has taken the
+        message; the person's device may still not get it.
+    :ivar gone: connections that do not exist any more (410).
+    :ivar failed: why a post was given up, by connection id. After "no answer" it may have been
+        delivered all the same.
+    :ivar stopped: why ids were left in the iterator; empty when all were taken.
+    :ivar seconds: how long it took.
+    """
+
+    delivered: int = 0
+    gone: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Post:
+    connection_id: str
+    give_up_at: float
+    attempts: int = 0
+    retry_at: float = 0.0
+    outcome: Answer | Failure | None = None  # of the last attempt
+
+    def __lt__(self, other: "Post") -> bool:
+        return self.retry_at < other.retry_at
+
+
+class Delivery:
+    """One message on its way to everybody."""
+
+    def __init__(
+        self, pool: Pool[Post], signer: Signer, connection_ids: Iterator[str], seconds: float
+    ) -> None:
+        self._pool = pool
+        self._signer = signer
+        self._ids = connection_ids
+        self._seconds = seconds
+        self._begin = time.monotonic()
+        self._end = self._begin + seconds
+        self._all_taken = False
+        self._waiting: list[Post] = []  # for their retry: a heap
+        self._result = Result()
+
+    def run(self) -> Result:
+        self._pool.refresh()
+        try:
+            self._fill()
+            while self._pool.busy or self._waiting:
+                for post, outcome in self._pool.wait(self._next_retry()):
+                    self._settle(post, outcome)
+                self._fill()
+        finally:
+            self._pool.abandon()  # there is something only after an exception from the iterator
+        self._result.seconds = time.monotonic() - self._begin
+        return self._result
+
+    def _fill(self) -> None:
+        while self._pool.has_room and (post := self._next_post()):
+            self._start(post)
+
+    def _next_post(self) -> Post | None:
+        now = time.monotonic()
+        if now >= self._end:
+            self._stop()
+            return None
+        if self._waiting and self._waiting[0].retry_at <= now:
+            return heapq.heappop(self._waiting)
+        if self._all_taken or self._result.stopped or len(self._waiting) >= self._waiting_limit:
+            return None
+        connection_id = next(self._ids, None)
+        if connection_id is None:
+            self._all_taken = True
+            return None
+        return Post(connection_id, time.monotonic() + POST_SECONDS)
+
+    @property
+    def _waiting_limit(self) -> int:
+        """Low until something is answered: an unreachable endpoint fails few posts, not many."""
+        return min(MAX_WAITING, FIRST_CONNECTIONS + self._pool.answers)
+
+    def _next_retry(self) -> float | None:
+        return self._waiting[0].retry_at if self._waiting and self._pool.has_room else None
+
+    def _start(self, post: Post, fresh: bool = False) -> None:
+        try:
+            self._pool.start(post, self._signer.request(post.connection_id), fresh)
+        except Failure as failure:
+            self._settle(post, failure)
+
+    def _settle(self, post: Post, outcome: Answer | Failure) -> None:
+        """The retry policy: what follows from each outcome of a post."""
+        post.outcome = outcome
+        match outcome:
+            case Answer(status=200):
+                self._result.delivered += 1
+            case Answer(status=410):
+                self._result.gone.append(post.connection_id)
+            case Answer(status=429):
+                self._retry(post, attempts=math.inf)
+            case Answer() if outcome.status >= 500:
+                self._retry(post)
+            case Unreachable():
+                if not self._retry(post):
+                    self._result.stopped = self._result.stopped or str(outcome)
+            case Stale() if time.monotonic() < self._end:
+                self._start(post, fresh=True)
+            case _:
+                self._give_up(post)
+
+    def _retry(self, post: Post, attempts: float = ATTEMPTS) -> bool:
+        """Later, unless that is one attempt too many, or too late; whether it will be retried."""
+        longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**post.attempts)
+        post.retry_at = time.monotonic() + random.uniform(0, longest)
+        post.attempts += 1
+        if post.attempts < attempts and post.retry_at < min(post.give_up_at, self._end):
+            heapq.heappush(self._waiting, post)
+            return True
+        self._give_up(post)
+        return False
+
+    def _give_up(self, post: Post) -> None:
+        self._result.failed[post.connection_id] = str(post.outcome)
+
+    def _stop(self) -> None:
+        """Time is up: begin nothing more."""
+        for post in self._waiting:
+            self._give_up(post)
+        self._waiting = []
+        if not self._all_taken:
+            self._result.stopped = self._result.stopped or f"not done within {self._seconds:g} s"

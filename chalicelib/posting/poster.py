@@ -1,0 +1,94 @@
+"""The poster, and what it promises; `delivery` keeps the promises."""
+
+import ssl
+import threading
+from collections.abc import Iterable
+
+from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Delivery, Post, Result
+from .http1 import Endpoint
+from .pool import Pool
+from .sigv4 import Credentials, Signer
+
+
+class Poster:
+    """Posts messages to the connections of one WebSocket API, and keeps its HTTP connections for
+    the next message.
+
+    :param endpoint: of the API's stage, or an emulator's `http://` address:
+        `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`.
+    :param region: for the signature.
+    :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
+        since they are rotated.
+    :param tls: the authorities to trust; by default those of the operating system. Certificate
+        and host are checked.
+
+    It opens no connection before the first post. Calls from several threads are safe, and wait
+    for each other. Proxies (`HTTPS_PROXY`) are not supported.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        region: str,
+        credentials: Credentials,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._endpoint = Endpoint.parse(endpoint)
+        self._region = region
+        self._credentials = credentials
+        self._pool = Pool[Post](self._endpoint, tls, ANSWER_SECONDS)
+        self._lock = threading.Lock()
+
+    def post(
+        self,
+        connection_ids: Iterable[str],
+        message: str | bytes,
+        seconds: float = BROADCAST_SECONDS,
+    ) -> Result:
+        """Post `message` to each of `connection_ids`, in no particular order.
+
+        Ids are taken one by one as connections become free: the first post leaves before the
+        second page of ids is read, and at most `POOL_SIZE + MAX_WAITING` are held at any time. An
+        id that is listed twice gets the message twice. While the iterator blocks (reading its next
+        page), posts under way go on but none starts, so a page should hold many ids: 10 ms a page
+        cost 20 % with 1,000 ids a page, and 65 % with 100.
+
+        A failing post never stops the others:
+
+        - 410: in `Result.gone`;
+        - 429: retried after random, growing pauses, for `POST_SECONDS`; then in `Result.failed`;
+        - 5xx, no connection: the same, but at most `ATTEMPTS` times in all;
+        - any other status: in `Result.failed` with status and body, not retried;
+        - no answer within `ANSWER_SECONDS`, or only part of one: in `Result.failed`. The message
+          may have been delivered, so the post is not retried;
+        - a kept connection turns out to be closed before any byte of an answer: retried at once,
+          over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was
+          not carried out. A closed connection suggests this but does not prove it: if API Gateway
+          had taken the post, that client gets the message twice.
+
+        No post or retry begins later than `seconds` after the call. Ids are then left in the
+        iterator, and `Result.stopped` says why; it does so too after a post has used up its
+        attempts to connect. A post that waits for its retry is in `Result.failed`. The call
+        returns within `seconds + ANSWER_SECONDS`, plus the time that the iterator and the resolver
+        block; an id that the iterator yields too late is still posted to. With 0 seconds or less,
+        nothing is posted and no id is taken.
+
+        Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new
+        TLS connection. Memory does not grow with the number of ids, except for those in the
+        result.
+
+        :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
+        :raises Exception: from the iterator or the credentials, never for a post or the network.
+            Posts made before the iterator raised are delivered, or on their way, but their results
+            are lost.
+        """
+        body = message.encode() if isinstance(message, str) else message
+        with self._lock:
+            credentials = self._credentials.get_frozen_credentials()
+            signer = Signer(self._endpoint, self._region, credentials, body)
+            return Delivery(self._pool, signer, iter(connection_ids), seconds).run()
+
+    def close(self) -> None:
+        """Close the idle connections. The object can be used again."""
+        with self._lock:
+            self._pool.close()

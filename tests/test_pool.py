@@ -1,0 +1,263 @@
+"""Connections: kept, replaced, timed out, over TLS."""
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from itertools import pairwise
+
+import pytest
+import trustme
+
+from chalicelib.posting import pool as module
+from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
+from chalicelib.posting.http1 import Answer, Endpoint
+from chalicelib.posting.pool import FIRST_CONNECTIONS, POOL_SIZE, Pool
+from tests.connections import Connections
+
+Connect = Callable[..., Pool[str]]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    with ExitStack() as stack:
+
+        def make(url: str, tls: ssl.SSLContext | None = None, seconds: float = 3.0) -> Pool[str]:
+            return stack.enter_context(closing(Pool[str](Endpoint.parse(url), tls, seconds)))
+
+        yield make
+
+
+@pytest.fixture
+def pool(connections: Connections, connect: Connect) -> Pool[str]:
+    return connect(connections.url)
+
+
+def start(pool: Pool[str], ticket: str, body: bytes = b"hello", fresh: bool = False) -> None:
+    head = b"POST /@connections/%s HTTP/1.1\r\ncontent-length:%d\r\n\r\n"
+    pool.start(ticket, head % (ticket.encode(), len(body)) + body, fresh)
+
+
+def finish(pool: Pool[str]) -> dict[str, Answer | Failure]:
+    outcomes: dict[str, Answer | Failure] = {}
+    while pool.busy:
+        outcomes |= pool.wait(None)
+    return outcomes
+
+
+def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> Answer | Failure:
+    """Of one request."""
+    pool.refresh()
+    try:
+        start(pool, ticket, fresh=fresh)
+    except Failure as failure:
+        return failure
+    return finish(pool)[ticket]
+
+
+def test_a_connection_is_kept(connections: Connections, pool: Pool[str]) -> None:
+    for _ in range(3):
+        assert outcome(pool, "a") == (200, b"{}", True)
+    assert connections.opened == 1
+    assert connections.received("a") == ["hello"] * 3
+
+
+def test_a_fresh_connection_is_opened_when_asked_for(
+    connections: Connections, pool: Pool[str]
+) -> None:
+    outcome(pool, "a")
+    outcome(pool, "a", fresh=True)
+    assert connections.opened == 2
+
+
+def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[str]) -> None:
+    connections.gone.add("b")
+    connections.will_answer("c", "drop")
+    for ticket in "abc":
+        start(pool, ticket)
+    a, b, c = (found for _, found in sorted(finish(pool).items()))
+    assert isinstance(a, Answer)
+    assert isinstance(b, Answer)
+    assert (a.status, b.status, type(c)) == (200, 410, NoAnswer)
+
+
+def test_with_each_answer_there_is_room_for_more(pool: Pool[str]) -> None:
+    def fill() -> int:
+        count = 0
+        while pool.has_room:
+            start(pool, str(count))
+            count += 1
+        finish(pool)
+        return count
+
+    sizes = [fill() for _ in range(8)]
+    assert (sizes[0], sizes[-1]) == (FIRST_CONNECTIONS, POOL_SIZE)
+    for size, larger in pairwise(sizes):
+        assert size < larger <= 2 * size or size == larger == POOL_SIZE
+
+
+def test_a_connection_idle_for_too_long_is_not_used(
+    connections: Connections, pool: Pool[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome(pool, "a")
+    later = time.time() + module.IDLE_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    outcome(pool, "a")
+    assert connections.opened == 2
+
+
+def test_an_answer_without_a_length_ends_its_connection(
+    connections: Connections, pool: Pool[str]
+) -> None:
+    connections.says_length = False
+    for _ in range(2):
+        assert isinstance(outcome(pool, "a"), Answer)
+    assert connections.opened == 2
+
+
+@pytest.mark.parametrize("kind", ["half", "drop"])
+def test_a_lost_answer_on_a_new_connection(
+    connections: Connections, pool: Pool[str], kind: str
+) -> None:
+    connections.will_answer("a", kind)  # type: ignore[arg-type]
+    failure = outcome(pool, "a")
+    assert type(failure) is NoAnswer
+    assert str(failure) == "no answer: closed before the answer was complete"
+
+
+def test_half_an_answer_on_a_kept_connection(connections: Connections, pool: Pool[str]) -> None:
+    connections.will_answer("a", 200, "half")
+    outcome(pool, "a")
+    assert type(outcome(pool, "a")) is NoAnswer
+
+
+def test_a_kept_connection_closed_without_an_answer_is_stale(
+    connections: Connections, pool: Pool[str]
+) -> None:
+    connections.will_answer("a", 200, "drop")
+    outcome(pool, "a")
+    assert type(outcome(pool, "a")) is Stale
+
+
+def test_a_slow_answer_times_out(connections: Connections, connect: Connect) -> None:
+    connections.will_answer("a", "slow")
+    pool = connect(connections.url, seconds=0.2)
+    begin = time.monotonic()
+    failure = outcome(pool, "a")
+    assert type(failure) is NoAnswer
+    assert str(failure) == "no answer within 0.2 s"
+    assert 0.2 <= time.monotonic() - begin < 1
+
+
+def test_a_connection_that_is_not_made_times_out(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        url = "http://{}:{}".format(*full.getsockname())
+        for _ in range(3):  # more than its queue holds: their SYNs are not answered
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(full.getsockname())
+        failure = outcome(connect(url, seconds=0.2), "a")
+    assert type(failure) is Unreachable
+    assert str(failure) == "no connection within 0.2 s"
+
+
+def test_abandoned_requests_do_not_come_back(connections: Connections, pool: Pool[str]) -> None:
+    connections.will_answer("a", "slow")
+    start(pool, "a")
+    pool.abandon()
+    assert not pool.busy
+    assert isinstance(outcome(pool, "b"), Answer)
+
+
+def test_a_closed_pool_can_be_used_again(connections: Connections, pool: Pool[str]) -> None:
+    outcome(pool, "a")
+    pool.close()
+    outcome(pool, "a")
+    assert connections.opened == 2
+
+
+def test_a_server_that_reads_slowly(connect: Connect) -> None:
+    body = b"x" * 4_000_000
+    with Connections(receive_buffer=4096) as connections:
+        pool = connect(connections.url)
+        for _ in range(2):
+            for ticket in "abcd":
+                start(pool, ticket, body)
+            assert {str(answer) for answer in finish(pool).values()} == {"200 {}"}
+        assert {request.body for request in connections.requests} == {body}
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trust(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def secure(authority: trustme.CA) -> Iterator[Connections]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Connections(tls=context) as connections:
+        yield connections
+
+
+@pytest.mark.parametrize("size", [5, 131_072])
+def test_tls_connections_are_kept(
+    connect: Connect, secure: Connections, trust: ssl.SSLContext, size: int
+) -> None:
+    pool = connect(secure.url, trust)
+
+    def post_to_each() -> None:
+        pool.refresh()
+        for number in range(8):
+            start(pool, str(number), b"x" * size)
+        assert {str(answer) for answer in finish(pool).values()} == {"200 {}"}
+
+    post_to_each()
+    post_to_each()
+    assert secure.opened == 8
+    secure.close_connections()
+    post_to_each()
+    assert secure.opened == 16
+    assert {len(request.body) for request in secure.requests} == {size}
+
+
+def test_an_unknown_authority_gets_nothing(connect: Connect, secure: Connections) -> None:
+    failure = outcome(connect(secure.url), "a")
+    assert isinstance(failure, Unreachable)
+    assert "CERTIFICATE_VERIFY_FAILED" in str(failure)
+    assert secure.requests == []
+
+
+def test_a_certificate_for_another_host_gets_nothing(
+    connect: Connect, secure: Connections, trust: ssl.SSLContext
+) -> None:
+    failure = outcome(connect(secure.url.replace("127.0.0.1", "localhost"), trust), "a")
+    assert isinstance(failure, Unreachable)
+    assert "Hostname mismatch" in str(failure)
+    assert secure.requests == []
+
+
+def test_a_server_that_does_not_speak_tls(connect: Connect, connections: Connections) -> None:
+    failure = outcome(connect(connections.url.replace("http:", "https:"), seconds=0.3), "a")
+    assert isinstance(failure, Unreachable)
+
+
+def test_a_connection_that_breaks_as_tls_begins(connect: Connect, secure: Connections) -> None:
+    class Breaking(ssl.SSLContext):
+        def wrap_socket(self, sock: socket.socket, *_: object, **__: object) -> ssl.SSLSocket:
+            socket.close(sock.detach())  # as the real one does then
+            raise ConnectionResetError("reset by peer")
+
+    failure = outcome(connect(secure.url, Breaking(ssl.PROTOCOL_TLS_CLIENT)), "a")
+    assert isinstance(failure, Unreachable)

@@ -1,0 +1,439 @@
+"""Which connections get a post, how often, and how long it takes."""
+
+import itertools
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import pytest
+from botocore.credentials import Credentials
+from botocore.exceptions import NoCredentialsError
+
+from chalicelib.posting import POOL_SIZE, Poster, delivery, sigv4
+from chalicelib.posting.pool import FIRST_CONNECTIONS
+from tests.connections import Connections
+
+CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
+
+Connect = Callable[..., Poster]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    with ExitStack() as stack:
+
+        def make(url: str, credentials: sigv4.Credentials = CREDENTIALS) -> Poster:
+            return stack.enter_context(closing(Poster(url, "eu-west-1", credentials)))
+
+        yield make
+
+
+@pytest.fixture
+def poster(connections: Connections, connect: Connect) -> Poster:
+    return connect(connections.url)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(delivery, "LONGEST_RETRY_SECONDS", 0.04)
+
+
+def members(count: int) -> list[str]:
+    return [f"member{number}=" for number in range(count)]
+
+
+def throttled_forever() -> Iterator[str]:
+    return (f"throttled{number}" for number in itertools.count())
+
+
+def test_everybody_gets_the_message_once(connections: Connections, poster: Poster) -> None:
+    result = poster.post(members(500), "hello ✓")
+    assert (result.delivered, result.gone, result.failed, result.stopped) == (500, [], {}, "")
+    assert connections.posts == {member: ["hello ✓"] for member in members(500)}
+
+
+def test_nobody_to_post_to(connections: Connections, poster: Poster) -> None:
+    assert poster.post([], "hello").delivered == 0
+    assert connections.opened == 0
+
+
+def test_an_id_listed_twice_gets_the_message_twice(
+    connections: Connections, poster: Poster
+) -> None:
+    assert poster.post(["a", "a"], "hello").delivered == 2
+    assert connections.received("a") == ["hello", "hello"]
+
+
+@pytest.mark.parametrize("message", [b"", b"\x00\xff", b"x" * 131_072])
+def test_any_message_arrives_whole(
+    connections: Connections, poster: Poster, message: bytes
+) -> None:
+    assert poster.post(members(20), message).delivered == 20
+    assert {request.body for request in connections.requests} == {message}
+
+
+def test_rotated_credentials_are_used(connect: Connect, connections: Connections) -> None:
+    class Rotating:
+        serial = itertools.count(1)
+
+        def get_frozen_credentials(self) -> sigv4.FrozenCredentials:
+            credentials = Credentials(f"AKID{next(self.serial)}", "secret", "token")
+            return credentials.get_frozen_credentials()
+
+    poster = connect(connections.url, Rotating())
+    for _ in range(2):
+        poster.post(["a"], "hello")
+    first, second = (request.headers["authorization"] for request in connections.requests)
+    assert "=AKID1/" in first
+    assert "=AKID2/" in second
+
+
+def test_missing_credentials_are_raised(connect: Connect, connections: Connections) -> None:
+    class Missing:
+        def get_frozen_credentials(self) -> sigv4.FrozenCredentials:
+            raise NoCredentialsError()
+
+    with pytest.raises(NoCredentialsError):
+        connect(connections.url, Missing()).post(["a"], "hello")
+
+
+# Answers
+
+
+def test_gone_connections_are_listed_and_stop_no_others(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.gone = {f"gone{number}" for number in range(50)}
+    ids = itertools.chain(*zip(connections.gone, members(50), strict=True))
+    result = poster.post(ids, "hello")
+    assert (result.delivered, set(result.gone), result.failed) == (50, connections.gone, {})
+    assert len(result.gone) == 50
+    assert max(connections.attempts.values()) == 1
+
+
+@pytest.mark.parametrize("answers", [[429] * 2, [500], [502] * 3, [503] * 2])
+def test_passing_trouble_is_retried(
+    connections: Connections, poster: Poster, answers: list[int]
+) -> None:
+    connections.will_answer("a", *answers)
+    result = poster.post(["a", *members(100)], "hello")
+    assert (result.delivered, result.failed) == (101, {})
+    assert connections.attempts["a"] == len(answers) + 1
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_server_error_that_stays_is_given_up_after_some_attempts(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.will_answer("a", *[500] * 100)
+    result = poster.post(["a", *members(100)], "hello")
+    assert result.failed == {"a": '500 {"message": "InternalServerError"}'}
+    assert (result.delivered, result.stopped) == (100, "")
+    assert connections.attempts["a"] == delivery.ATTEMPTS
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_throttling_that_stays_is_given_up_after_some_time(
+    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "POST_SECONDS", 0.5)
+    connections.will_answer("a", *[429] * 1_000)
+    result = poster.post(["a", *members(100)], "hello")
+    assert result.failed == {"a": '429 {"message": "LimitExceededException"}'}
+    assert (result.delivered, result.stopped) == (100, "")
+    assert connections.attempts["a"] > delivery.ATTEMPTS
+    assert 0.4 < result.seconds < 1.5
+
+
+def test_pauses_grow(
+    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: list[float] = []
+
+    def shortest(low: float, high: float) -> float:
+        bounds.append(high)
+        return low
+
+    monkeypatch.setattr(random, "uniform", shortest)
+    connections.otherwise = 500
+    poster.post(["a"], "hello")
+    assert bounds == [0.1, 0.2, 0.4, 0.8, 1.6, 1.6]  # the last only says that it is too late
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 413, 302, 204])
+def test_other_answers_are_reported_and_not_retried(
+    connections: Connections, poster: Poster, status: int
+) -> None:
+    connections.will_answer("a", status)
+    result = poster.post(["a", *members(100)], "hello")
+    assert list(result.failed) == ["a"]
+    assert result.failed["a"].startswith(str(status))
+    assert result.delivered == 100
+    assert connections.attempts["a"] == 1
+
+
+# Lost answers
+
+
+def test_a_slow_connection_is_given_up_and_holds_up_no_others(
+    connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chalicelib.posting.poster.ANSWER_SECONDS", 0.5)
+    connections.will_answer("slow", "slow")
+    others: list[float] = []
+    start = time.monotonic()
+    watcher = threading.Thread(
+        target=lambda: others.append(wait_for(lambda: len(connections.posts) == 200) - start)
+    )
+    watcher.start()
+    result = connect(connections.url).post(["slow", *members(200)], "hello")
+    watcher.join()
+    assert others[0] < 0.4
+    assert (result.delivered, result.failed) == (200, {"slow": "no answer within 0.5 s"})
+    assert connections.attempts["slow"] == 1
+    assert 0.5 <= result.seconds < 1
+
+
+def wait_for(condition: Callable[[], bool]) -> float:
+    """When it came true."""
+    give_up = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def test_an_answer_lost_on_a_new_connection_is_not_retried(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.will_answer("a", "drop")
+    result = poster.post(["a"], "hello")
+    assert result.failed == {"a": "no answer: closed before the answer was complete"}
+    assert connections.attempts["a"] == 1
+
+
+def test_a_post_on_a_stale_connection_is_retried_once(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.will_answer("a", 200, "drop", "drop")
+    poster.post(["a"], "hello")
+    assert list(poster.post(["a"], "hello").failed) == ["a"]
+    assert (connections.attempts["a"], connections.opened) == (3, 2)
+
+
+def test_a_post_on_a_stale_connection_is_delivered_over_a_new_one(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.will_answer("a", 200, "drop")
+    for _ in range(2):
+        assert poster.post(["a"], "hello").delivered == 1
+
+
+# Connections
+
+
+def test_calls_share_connections(connections: Connections, poster: Poster) -> None:
+    for _ in range(6):
+        assert poster.post(members(500), "hello").delivered == 500
+    assert connections.opened <= POOL_SIZE
+
+
+def test_few_members_open_few_connections(connections: Connections, poster: Poster) -> None:
+    poster.post(members(3), "hello")
+    assert connections.opened <= 3
+
+
+def test_connections_that_were_closed_between_calls_are_replaced(
+    connections: Connections, poster: Poster
+) -> None:
+    poster.post(members(200), "hello")
+    connections.close_connections()
+    assert poster.post(members(200), "hello").delivered == 200
+    assert connections.posts == {member: ["hello"] * 2 for member in members(200)}
+
+
+def test_connections_that_close_under_way_are_replaced(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.answers_a_connection = 5
+    assert poster.post(members(500), "hello").delivered == 500
+    assert connections.posts == {member: ["hello"] for member in members(500)}
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_connection_refused(connect: Connect) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    ids = iter(members(1_000))
+    result = connect(f"http://127.0.0.1:{port}/api").post(ids, "hello")
+    assert result.delivered == 0
+    assert result.stopped.startswith("no connection: [Errno ")
+    assert set(result.failed.values()) == {result.stopped}
+    assert len(result.failed) + len(list(ids)) == 1_000
+    assert len(result.failed) <= 2 * FIRST_CONNECTIONS
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    result = connect("http://unknown.invalid/api").post(members(1_000), "hello")
+    assert result.stopped == "no connection: [Errno -2] Name or service not known"
+
+
+def test_an_address_that_refuses_costs_no_member_its_message(
+    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        refusing = unused.getsockname()
+    (answering,) = socket.getaddrinfo("127.0.0.1", connections.port, type=socket.SOCK_STREAM)
+    found = [(*answering[:4], refusing), answering]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    assert poster.post(members(1), "hello").delivered == 1
+    assert poster.post(members(100), "hello").delivered == 100
+
+
+# Time
+
+
+def test_time_runs_out(connections: Connections, poster: Poster) -> None:
+    connections.otherwise = 429
+    ids = throttled_forever()
+    result = poster.post(ids, "hello", seconds=0.3)
+    assert result.stopped == "not done within 0.3 s"
+    assert set(result.failed.values()) == {'429 {"message": "LimitExceededException"}'}
+    assert 0.3 <= result.seconds < 1
+    assert int(next(ids).removeprefix("throttled")) == len(result.failed)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0])
+def test_without_time_nothing_is_posted(
+    connections: Connections, poster: Poster, seconds: float
+) -> None:
+    ids = iter(members(3))
+    result = poster.post(ids, "hello", seconds)
+    assert (result.delivered, result.failed) == (0, {})
+    assert result.stopped == f"not done within {seconds:g} s"
+    assert list(ids) == members(3)
+    assert connections.opened == 0
+
+
+def test_the_last_answers_are_waited_for_a_little(
+    connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection hangs, so posts that wait for their retry find no room in time."""
+    monkeypatch.setattr("chalicelib.posting.poster.ANSWER_SECONDS", 0.5)
+    for member in members(20):
+        connections.will_answer(member, 429)
+    connections.otherwise = "slow"
+    ids = iter(members(1_000))
+    result = connect(connections.url).post(ids, "hello", seconds=0.2)
+    assert result.stopped == "not done within 0.2 s"
+    assert 0.5 < result.seconds < 0.2 + 0.5 + 0.2
+    assert len(result.failed) + len(list(ids)) == 1_000
+
+
+def test_a_stale_connection_is_not_replaced_when_time_is_up(
+    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections.will_answer("a", 200, "drop")
+    poster.post(["a"], "hello")
+
+    def late(*_: object) -> str:
+        time.sleep(0.2)
+        return "drop"
+
+    monkeypatch.setattr(connections, "answer", late)
+    result = poster.post(["a"], "hello", seconds=0.1)
+    assert list(result.failed) == ["a"]
+    assert connections.opened == 1
+
+
+def test_an_id_that_comes_too_late_is_still_posted_to(
+    connections: Connections, poster: Poster
+) -> None:
+    def late() -> Iterator[str]:
+        time.sleep(0.2)
+        yield from members(2)
+
+    ids = late()
+    result = poster.post(ids, "hello", seconds=0.1)
+    assert (result.delivered, result.stopped) == (1, "not done within 0.1 s")
+    assert list(ids) == members(2)[1:]
+
+
+# Ids
+
+
+def test_ids_are_not_taken_ahead(connections: Connections, poster: Poster) -> None:
+    ahead: list[int] = []
+
+    def ids() -> Iterator[str]:
+        for number, member in enumerate(members(5_000)):
+            ahead.append(number - len(connections.posts))
+            yield member
+
+    assert poster.post(ids(), "hello").delivered == 5_000
+    assert max(ahead) <= POOL_SIZE
+
+
+def test_ids_are_not_taken_ahead_when_everything_is_throttled(
+    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.5)
+    connections.otherwise = 429
+    taken: list[float] = []
+
+    def ids() -> Iterator[str]:
+        for member in throttled_forever():
+            taken.append(time.monotonic())
+            yield member
+
+    start = time.monotonic()
+    poster.post(ids(), "hello", seconds=0.6)
+    before_a_retry = [when for when in taken if when < start + 0.5]
+    assert delivery.MAX_WAITING <= len(before_a_retry) <= POOL_SIZE + delivery.MAX_WAITING
+
+
+def test_posting_starts_before_the_last_page_is_read(
+    connections: Connections, poster: Poster
+) -> None:
+    def pages() -> Iterator[str]:
+        yield from members(100)
+        wait_for(lambda: len(connections.posts) >= 50)
+        yield "the last page"
+
+    assert poster.post(pages(), "hello").delivered == 101
+
+
+def test_an_error_of_the_iterator_is_raised_and_the_next_call_works(
+    connections: Connections, poster: Poster
+) -> None:
+    def broken() -> Iterator[str]:
+        yield from members(3)
+        raise KeyError("page")
+
+    with pytest.raises(KeyError):
+        poster.post(broken(), "hello")
+    assert poster.post(members(100), "hello").delivered == 100
+
+
+def test_calls_from_several_threads(connections: Connections, poster: Poster) -> None:
+    results: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(poster.post(members(100), "hello").delivered)
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [100] * 8
