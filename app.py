@@ -1,16 +1,18 @@
-"""The Chalice app: API Gateway's three WebSocket routes and the fan-out, each handed on in one line."""
+"""The Chalice app: API Gateway's three WebSocket routes, and the fan-out for large rooms."""
 
 from typing import Any
 
+from boto3.session import Session
 from chalice import Chalice
 from chalice.app import WebsocketEvent
 
-from chalicelib import Handler, Sender, Session, Storage, log_invocation, write_json
+from chalicelib import Handler, Sender, Storage, keep_deadline, log_invocation, write_json
 
 app = Chalice(app_name="chalice-chat-example")
 app.websocket_api.session = Session()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(log_invocation)
+app.register_middleware(keep_deadline)
 write_json(app.log)
 
 STORAGE = Storage.from_env()
@@ -20,12 +22,7 @@ HANDLER = Handler(STORAGE, SENDER)
 
 @app.on_ws_connect()
 def connect(event: WebsocketEvent) -> None:
-    STORAGE.create_connection(event.connection_id)
-
-
-@app.on_ws_disconnect()
-def disconnect(event: WebsocketEvent) -> None:
-    SENDER.depart(event.connection_id)
+    HANDLER.connect(event.connection_id)
 
 
 @app.on_ws_message()
@@ -34,6 +31,11 @@ def message(event: WebsocketEvent) -> None:
     HANDLER.handle(event.connection_id, event.to_dict().get("body") or "")
 
 
+@app.on_ws_disconnect()
+def disconnect(event: WebsocketEvent) -> None:
+    HANDLER.disconnect(event.connection_id)
+
+
 @app.lambda_function(name="fan_out")
 def fan_out(event: dict[str, Any], context: Any) -> None:
-    SENDER.deliver(event, context.function_name)
+    HANDLER.fan_out(event, context.function_name)

@@ -1,8 +1,9 @@
-"""What `app.py` wires together: the table, the way to the clients, and the rules of the chat."""
+"""The chat, as `app.py` wires it together."""
 
+from chalicelib.aws import keep_deadline
 from chalicelib.handler import Handler
 from chalicelib.log import log_invocation, write_json
-from chalicelib.sender import Sender, Session
+from chalicelib.sender import Sender
 from chalicelib.storage import Storage
 
-__all__ = ["Handler", "Sender", "Session", "Storage", "log_invocation", "write_json"]
+__all__ = ["Handler", "Sender", "Storage", "keep_deadline", "log_invocation", "write_json"]

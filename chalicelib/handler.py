@@ -1,17 +1,29 @@
-"""A frame in, the replies out: a nickname to log in with, a command, or a text for the room."""
+"""A frame in, the replies out: a nickname to log in with, a command, or a text for the room.
+
+The only place that composes a line of the chat.
+"""
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
 
-from chalicelib import names
-from chalicelib.log import count, log
+from chalicelib import aws, names
+from chalicelib.log import log
+from chalicelib.metrics import count
 from chalicelib.names import InvalidName
+from chalicelib.rows import Connection, Member
 from chalicelib.sender import Sender
-from chalicelib.storage import Connection, NicknameTaken, StaleRecord, Storage, pauses
+from chalicelib.storage import NicknameTaken, StaleRecord, Storage
+from chalicelib.transactions import REST_SECONDS, pauses
 
 MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
+
+# What more people than this would hear of, a join, a departure or a rename, is announced to
+# nobody: a thousand people who leave at once would cost half a million posts.
+AUDIENCE = 200
 
 HELP = """\
 Commands available:
@@ -43,7 +55,7 @@ class Handler:
     def __init__(self, storage: Storage, sender: Sender) -> None:
         self._storage = storage
         self._sender = sender
-        self._commands: dict[str, Command] = {
+        self._command_table: dict[str, Command] = {
             "help": self._help,
             "nick": self._nick,
             "join": self._join,
@@ -52,66 +64,101 @@ class Handler:
             "quit": self._quit,
         }
 
+    # Events
+
+    def connect(self, connection_id: str) -> None:
+        """Note a connection that has opened. 1 request; raises what DynamoDB raises."""
+        self._storage.create_connection(connection_id)
+
     def handle(self, connection_id: str, message: str) -> None:
-        """Answer a frame, whatever is in it. Nothing is raised: what goes wrong is logged,
-        and the sender is told that something did.
+        """Answer a frame, whatever is in it. Nothing is raised: a failure is logged, and the
+        sender is told that something went wrong.
 
         A text costs 2 requests to DynamoDB and no write, whatever the table's size, and a
-        post for each member; what a command costs stands at the method of `Storage` it uses,
-        and 1 read for the connection.
+        post for each member; a command costs 1 read for the connection, and what the method
+        of `Storage` that it uses says.
         """
         try:
             self._answer(connection_id, _well_formed(message))
         except Exception:
             log.exception("a frame could not be handled")
             count(FramesFailed=1)
-            self._sender.send(connection_id, "Something went wrong. Please try again.")
+            self._apologise(connection_id)
+
+    def disconnect(self, connection_id: str) -> None:
+        """Remove a connection that is closed, and tell its room, once, that it left.
+
+        Raises what DynamoDB raises if it cannot be removed; then nothing has changed.
+        """
+        departed = self._storage.delete_connection(connection_id)
+        if departed is not None:
+            self._announce_departures([departed])
+
+    def fan_out(self, event: dict[str, Any], function_name: str) -> None:
+        """Post to a part of a large room; `Sender.fan_out` has the arguments."""
+        self._announce_departures(self._sender.fan_out(event, function_name))
+
+    # Frames
 
     def _answer(self, connection_id: str, message: str) -> None:
         """Read the connection, act on it; if another frame changed it meanwhile, do so again."""
         for pause in pauses():
             connection = self._storage.find_connection(connection_id)
             try:
-                return self._dispatch(connection_id, connection, message)
+                return self._handle_frame(connection_id, connection, message)
             except StaleRecord:
                 time.sleep(pause)
         raise StaleRecord(connection_id)
 
-    def _dispatch(self, connection_id: str, connection: Connection | None, message: str) -> None:
+    def _handle_frame(
+        self, connection_id: str, connection: Connection | None, message: str
+    ) -> None:
         if connection is None:
             self._sender.send(connection_id, "Your session has expired. Please reconnect.")
             self._sender.close(connection_id)
         elif not connection.username:
-            self._login(connection, message)
-        elif message.startswith("/"):
-            self._command(connection, message[1:])
+            self._handle_login_message(connection, message)
         else:
-            self._text(connection, message)
+            self._handle_message(connection, message)
 
-    def _login(self, connection: Connection, message: str) -> None:
-        username = self._rename(connection, message)
-        if username:
-            self._reply(connection, f"Using nickname: {username}\nType /help for list of commands.")
+    def _handle_login_message(self, connection: Connection, message: str) -> None:
+        named = self._rename(connection, message)
+        if named is not None:
+            self._reply(
+                named, f"Using nickname: {named.username}\nType /help for list of commands."
+            )
 
-    def _command(self, connection: Connection, message: str) -> None:
+    def _handle_message(self, connection: Connection, message: str) -> None:
+        if message.startswith("/"):
+            self._handle_command(connection, message[1:])
+        else:
+            self._handle_text(connection, message)
+
+    def _handle_command(self, connection: Connection, message: str) -> None:
         word, *arguments = re.split(r"\s+", message)
-        command = self._commands.get(word.lower())
+        command = self._command_table.get(word.lower())
         if command:
             command(connection, [argument for argument in arguments if argument])
         else:
             self._reply(connection, f"Unknown command: {word.lower()}")
 
-    def _text(self, connection: Connection, message: str) -> None:
+    def _handle_text(self, connection: Connection, message: str) -> None:
         line = f"{connection.username}: {message}"
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
-        elif too_long := _too_long(line):
-            self._reply(connection, too_long)
+        elif _is_too_long(line):
+            self._reply(connection, _too_long(line))
         else:
             # The index may not show the sender in the room yet; it hears its own line all the same.
-            others = self._others(connection, connection.room)
+            others = (
+                member
+                for member in self._storage.iter_members(connection.room)
+                if member.id != connection.id
+            )
             count(Texts=1)
-            self._sender.broadcast(chain([connection.id], others), line)
+            self._post(chain([connection], others), line)
+
+    # Commands
 
     def _help(self, connection: Connection, _arguments: list[str]) -> None:
         self._reply(connection, HELP)
@@ -120,12 +167,11 @@ class Handler:
         if not arguments:
             self._reply(connection, f"Current nickname: {connection.username}")
             return
-        username = self._rename(connection, arguments[0])
-        if username:
-            self._reply(connection, f"Nickname is: {username}")
-            self._announce(
-                connection, connection.room, f"{connection.username} is now known as {username}."
-            )
+        renamed = self._rename(connection, arguments[0])
+        if renamed is not None:
+            self._reply(renamed, f"Nickname is: {renamed.username}")
+            line = f"{connection.username} is now known as {renamed.username}."
+            self._announce(renamed, renamed.room, line)
 
     def _join(self, connection: Connection, arguments: list[str]) -> None:
         if not arguments:
@@ -136,10 +182,10 @@ class Handler:
         except InvalidName as invalid:
             self._reply(connection, str(invalid))
             return
-        self._storage.set_room(connection.id, room, connection)
-        self._say_left(connection)
-        self._reply(connection, f'Joined chat room "{room}"')
-        self._announce(connection, room, f"{connection.username} joined room.")
+        moved = self._storage.enter(connection, room)
+        self._say_left(moved, connection.room)
+        self._reply(moved, f'Joined chat room "{room}"')
+        self._announce(moved, room, f"{moved.username} joined room.")
 
     def _room(self, connection: Connection, _arguments: list[str]) -> None:
         self._reply(
@@ -149,66 +195,99 @@ class Handler:
 
     def _list(self, connection: Connection, _arguments: list[str]) -> None:
         if connection.room is not None:
-            self._reply_lines(connection, self._member_names(connection, connection.room))
+            lines = self._member_names(connection, connection.room)
         else:
-            rooms = sorted(self._storage.list_rooms())
-            self._reply_lines(
-                connection,
-                rooms or ["No chat rooms open. Type /join {room_name} to open one."],
-            )
+            nothing = "No chat rooms open. Type /join {room_name} to open one."
+            lines = sorted(self._storage.list_rooms()) or [nothing]
+        for message in _messages(lines):
+            self._reply(connection, message)
 
     def _quit(self, connection: Connection, _arguments: list[str]) -> None:
-        if connection.room is not None:
-            self._storage.remove_room(connection.id, connection.room, connection)
-            self._say_left(connection)
+        outside = self._storage.leave(connection)
+        self._say_left(outside, connection.room)
 
-    def _rename(self, connection: Connection, wish: str) -> str | None:
+    def _rename(self, connection: Connection, wish: str) -> Connection | None:
         """Give the connection the nickname it asks for, or tell it why not."""
         try:
             username = names.nickname(wish)
-            self._storage.set_username(connection.id, connection.username, username, connection)
-            return username
+            return self._storage.rename(connection, username)
         except InvalidName as invalid:
             self._reply(connection, str(invalid))
         except NicknameTaken as taken:
             if self._sender.is_gone(taken.holder):
-                self._sender.depart(taken.holder)
+                self.disconnect(taken.holder)
                 self._storage.release_nickname(username, taken.holder)
                 raise StaleRecord(connection.id) from None
             self._reply(connection, f"Nickname {username} is already in use.")
         return None
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order in which they joined; the index may not show the latest, who asks, yet."""
-        members = sorted(
-            self._storage.iter_members(room), key=lambda m: (m.joined_at, m.connection_id)
-        )
-        listed = {member.connection_id: member.username for member in members}
+        """In the order in which they joined; the index may not show the asker yet."""
+        members = sorted(self._storage.iter_members(room), key=lambda m: (m.joined_at, m.id))
+        listed = {member.id: member.username for member in members}
         listed[connection.id] = connection.username
         return list(listed.values())
 
-    def _say_left(self, connection: Connection) -> None:
-        """Tell a connection that it has left its room, if it was in one, and those who stay."""
-        if connection.room is not None:
-            self._reply(connection, f'Left chat room "{connection.room}"')
-            self._announce(connection, connection.room, f"{connection.username} left room.")
-
-    def _announce(self, connection: Connection, room: str | None, line: str) -> None:
-        """Tell everybody else in a room."""
-        if room is not None:
-            self._sender.broadcast(self._others(connection, room), line)
-
-    def _others(self, connection: Connection, room: str) -> Iterator[str]:
-        ids = self._storage.iter_connection_ids_by_room(room)
-        return (other for other in ids if other != connection.id)
+    # Posts
 
     def _reply(self, connection: Connection, line: str) -> None:
-        self._sender.send(connection.id, _too_long(line) or line)
+        self._post([connection], _too_long(line) if _is_too_long(line) else line)
 
-    def _reply_lines(self, connection: Connection, lines: Iterable[str]) -> None:
-        """As many lines in a message as it can hold, in as many messages as that takes."""
-        for message in _messages(lines):
-            self._sender.send(connection.id, message)
+    def _say_left(self, connection: Connection, room: str | None) -> None:
+        """Tell a connection that it has left a room, if it was in one, and those who stay."""
+        if room is not None:
+            self._reply(connection, f'Left chat room "{room}"')
+            self._announce(connection, room, f"{connection.username} left room.")
+
+    def _announce(self, connection: Connection, room: str | None, line: str) -> None:
+        """Tell everybody else in a room of a connection's coming, going or new nickname."""
+        if room is not None:
+            self._post(self._audience(room, {connection.id}), line)
+
+    def _audience(self, room: str, absent: Collection[str]) -> list[Member]:
+        """The members to tell of comings and goings, without the absent; none above `AUDIENCE`."""
+        members = self._storage.iter_members(room, limit=AUDIENCE + 2)
+        present = (member for member in members if member.id not in absent)
+        audience = list(islice(present, AUDIENCE + 1))
+        return audience if len(audience) <= AUDIENCE else []
+
+    def _post(self, connections: Iterable[Connection], message: str) -> None:
+        self._announce_departures(self._sender.post(connections, message))
+
+    def _announce_departures(self, departed: list[Connection]) -> None:
+        """Tell the rooms of connections that were removed.
+
+        Posting that may find more that are gone, so this goes on until it finds none. A round
+        is announced as a whole, after all of it was removed: in one message for each room, and
+        to nobody who is gone. A failure is logged: the departed have left all the same.
+        """
+        gone: set[str] = set()
+        while departed and aws.seconds_left() > REST_SECONDS:
+            gone |= {connection.id for connection in departed}
+            found: list[Connection] = []
+            for room, leavers in _by_room(departed).items():
+                lines = [f"{connection.username} left room." for connection in leavers]
+                try:
+                    audience = self._audience(room, gone)
+                    for message in _messages(lines):
+                        found += self._sender.post(audience, message)
+                except Exception:
+                    log.exception("departures could not be announced")
+            departed = found
+
+    def _apologise(self, connection_id: str) -> None:
+        try:
+            self._sender.send(connection_id, "Something went wrong. Please try again.")
+        except Exception:
+            log.exception("the sender could not be told")
+
+
+def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
+    rooms = defaultdict(list)
+    for connection in connections:
+        if connection.room is not None:
+            rooms[connection.room].append(connection)
+    return rooms
 
 
 def _well_formed(message: str) -> str:
@@ -216,19 +295,23 @@ def _well_formed(message: str) -> str:
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _too_long(line: str) -> str | None:
-    size = len(line.encode())
-    if size <= MESSAGE_BYTES:
-        return None
-    return f"Message too long: {size} bytes, the limit is {MESSAGE_BYTES}."
+def _is_too_long(line: str) -> bool:
+    return len(line.encode()) > MESSAGE_BYTES
+
+
+def _too_long(line: str) -> str:
+    return f"Message too long: {len(line.encode())} bytes, the limit is {MESSAGE_BYTES}."
 
 
 def _messages(lines: Iterable[str]) -> Iterator[str]:
-    message = ""
+    """As many lines in a message as it can hold, in as many messages as that takes."""
+    message: list[str] = []
+    size = 0
     for line in lines:
-        longer = f"{message}\n{line}" if message else line
-        if _too_long(longer):
-            yield message
-            longer = line
-        message = longer
-    yield message
+        length = len(line.encode()) + 1
+        if message and size + length - 1 > MESSAGE_BYTES:
+            yield "\n".join(message)
+            message, size = [], 0
+        message.append(line)
+        size += length
+    yield "\n".join(message)

@@ -1,26 +1,21 @@
 """One JSON object a line in the functions' logs, with what is needed to find an event again.
 
-Every line carries the request id, the connection id and the route of the invocation that
-wrote it. No line carries what somebody wrote. The last line of an invocation also carries
-what it counted, in CloudWatch's embedded metric format, from which CloudWatch makes metrics.
+Every line carries the request id, the connection id and the route of the invocation that wrote
+it, and nothing that somebody wrote. The last line of an invocation also carries its metrics.
 """
 
 import json
 import logging
-import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from chalicelib import metrics
+
 log = logging.getLogger("chalice-chat-example")  # Chalice's `app.log`, under the app's name
 
-NAMESPACE = "ChaliceChat"
-
-_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields", default=None)
-_counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
+_invocation: ContextVar[dict[str, Any] | None] = ContextVar("invocation", default=None)
 
 
 class JsonFormatter(logging.Formatter):
@@ -28,10 +23,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"level": record.levelname, "message": record.getMessage()}
-        line |= (_fields.get() or {}) | getattr(record, "fields", {})
+        line |= (_invocation.get() or {}) | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return json.dumps(line, default=str, separators=(",", ":"))
 
 
 def write_json(logger: logging.Logger) -> None:
@@ -42,21 +37,22 @@ def write_json(logger: logging.Logger) -> None:
 
 
 def about(**fields: Any) -> dict[str, Any]:
-    """More fields for one line: `log.error("...", extra=about(room="tea"))`."""
+    """More fields for one line: `log.error("...", extra=about(failed=3))`."""
     return {"fields": fields}
 
 
-def count(**amounts: float) -> None:
-    """Add to the metrics of the invocation under way; outside of one, nothing is counted."""
-    counted = _counted.get()
-    if counted is not None:
-        counted.update(amounts)
-
-
 def log_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Chalice middleware: log how an invocation went, and pass on what it answered or raised."""
-    with _invocation(event) as counted:
-        start = time.perf_counter()
+    """Chalice middleware: log how an invocation went, and pass on its answer or its exception."""
+    request = event.to_dict().get("requestContext", {})
+    token = _invocation.set(
+        {
+            "request_id": getattr(event.context, "aws_request_id", None),
+            "connection_id": request.get("connectionId"),
+            "route": request.get("routeKey"),
+        }
+    )
+    start = time.perf_counter()
+    with metrics.counting() as counted:
         try:
             return get_response(event)
         except Exception:
@@ -64,41 +60,6 @@ def log_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
             raise
         finally:
             milliseconds = round((time.perf_counter() - start) * 1000, 1)
-            log.info("done", extra=about(duration_ms=milliseconds, **_metrics(counted)))
-
-
-@contextmanager
-def _invocation(event: Any) -> Iterator[Counter[str]]:
-    request = event.to_dict().get("requestContext", {})
-    counted: Counter[str] = Counter()
-    fields = _fields.set(
-        {
-            "request_id": getattr(event.context, "aws_request_id", None),
-            "connection_id": request.get("connectionId"),
-            "route": request.get("routeKey"),
-        }
-    )
-    counting = _counted.set(counted)
-    try:
-        yield counted
-    finally:
-        _counted.reset(counting)
-        _fields.reset(fields)
-
-
-def _metrics(counted: Counter[str]) -> dict[str, Any]:
-    """CloudWatch Logs specification of the embedded metric format; one dimension, the stack."""
-    metrics = {name: amount for name, amount in counted.items() if amount}
-    if not metrics:
-        return {}
-    units = {name: "Milliseconds" if name.endswith("Milliseconds") else "Count" for name in metrics}
-    directive = {
-        "Namespace": NAMESPACE,
-        "Dimensions": [["Stack"]],
-        "Metrics": [{"Name": name, "Unit": unit} for name, unit in units.items()],
-    }
-    return {
-        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
-        "Stack": os.environ.get("STACK", "none"),
-        **metrics,
-    }
+            fields = metrics.embedded(counted)
+            log.info("done", extra=about(duration_ms=milliseconds, **fields))
+            _invocation.reset(token)

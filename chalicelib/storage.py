@@ -1,61 +1,42 @@
-"""The table: who is connected, under which nickname, in which room.
+"""The table: reads and writes, and why they are safe together. `rows.py` has its rows.
 
-| PK            | SK                   | attributes                      | what it says               |
-|---------------|----------------------|---------------------------------|----------------------------|
-| connection id | `username_{name}`    | room, expires_at                | an open connection         |
-| connection id | `room_{room}`        | username, joined_at, expires_at | it is a member of the room |
-| `rooms`       | `open_{room}`        | members, expires_at             | the directory of the rooms |
-| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname    |
-
-The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
-
-Why the writes are safe together:
-
-* The `username_` row alone says what a connection is: its name in the key, its room beside
-  it. It is read and written as one item. Every change is a transaction that holds only if
-  that row is still as it was read; otherwise `StaleRecord` says so, and nothing changed. So
-  two frames of one connection, however they interleave, act one after the other.
+* The `username_` row alone says what a connection is: its name in the key, its room beside it.
+  It is read and written as one item. Every change is a transaction that holds only if that row
+  is still as it was read; otherwise `StaleRecord` says so, and nothing has changed. So two
+  frames of one connection, however they interleave, act one after the other.
 * The member's row and the claim change in that same transaction, so they never disagree.
-* A room's count is not in the transaction: DynamoDB cancels transactions that meet on one
-  item, and a thousand people who join one room would meet there. It is a plain `ADD`,
-  raised before somebody enters and lowered after somebody left. A crash in between leaves
-  it too high, never too low: an empty room may be listed until its row expires, an occupied
-  one is never hidden.
-* `expires_at` (Unix time in seconds) is when the connection is certainly closed. DynamoDB
-  deletes such rows, but late, so every read leaves them out.
+* The directory's counts are outside of it: `rooms.py` says why, and how they stay right.
 """
 
 import os
-import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib import names
-from chalicelib.log import count, log
-
-CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway quotas: "Connection duration for WebSocket API"
-GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clocks that differ
-LIFETIME_SECONDS = CONNECTION_SECONDS + GRACE_SECONDS
-
-# One call may take 4 attempts of 4 s and 7 s of back-off: it fits, with room for the answer,
-# into the 29 s that API Gateway waits for an integration.
-CLIENT_CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=3,
-    retries={"mode": "standard", "total_max_attempts": 4},
+from chalicelib import aws, names
+from chalicelib.log import log
+from chalicelib.metrics import count
+from chalicelib.rooms import Rooms
+from chalicelib.rows import (
+    LIFETIME_SECONDS,
+    Connection,
+    Item,
+    Member,
+    claim_key,
+    connection,
+    member,
+    suffix,
 )
+from chalicelib.transactions import REST_SECONDS, Refused, Transactions, pauses
 
-# Why a transaction was cancelled that may well succeed a moment later (TransactWriteItems).
-_PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-
-Item = dict[str, Any]
+# A transaction holds 100 items (DynamoDB quotas), and a departure takes up to 3.
+DEPARTURES = 33
 
 
 class StaleRecord(Exception):
@@ -65,47 +46,17 @@ class StaleRecord(Exception):
 class NicknameTaken(Exception):
     """Another connection, `holder`, has a claim on the nickname."""
 
-    def __init__(self, username: str, holder: str) -> None:
-        super().__init__(username, holder)
+    def __init__(self, holder: str) -> None:
+        super().__init__(holder)
         self.holder = holder
-
-
-class _Refused(Exception):
-    """A transaction was cancelled because conditions did not hold."""
-
-    def __init__(self, reasons: list[Item]) -> None:
-        super().__init__(reasons)
-        self._reasons = reasons
-
-    def by(self, action: int) -> bool:
-        return self._reasons[action]["Code"] == "ConditionalCheckFailed"
-
-    def item(self, action: int) -> Item:
-        """What was there instead, in DynamoDB's own notation."""
-        return self._reasons[action]["Item"]
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A connection as its row in the table says: `username` is empty until it has one."""
-
-    id: str
-    username: str
-    room: str | None
-    expires_at: int
-
-
-@dataclass(frozen=True)
-class Member:
-    """A member of a room as the index says; `joined_at` is in microseconds."""
-
-    connection_id: str
-    username: str
-    joined_at: int
 
 
 class Storage:
     """Reads and writes of the table. Costs are in requests to DynamoDB.
+
+    A method that takes a `Connection` writes only if the connection is still as it was read,
+    and raises `StaleRecord` if it is not: the record is the lock (optimistic locking). It
+    returns the connection as it is now.
 
     Every method lets botocore's `ClientError` and `BotoCoreError` through, after the client
     has retried what can be retried (throttling, a 500, a lost connection).
@@ -135,15 +86,15 @@ class Storage:
 
     @cached_property
     def _table(self) -> Any:
-        if self._given_table is not None:
-            return self._given_table
-        name = os.environ.get("TABLE")
-        if not name:
-            raise RuntimeError(
-                "The environment variable TABLE is not set. It names the DynamoDB table: "
-                "resources.json sets it on every function; elsewhere, set it yourself."
-            )
-        return boto3.resource("dynamodb", config=CLIENT_CONFIG).Table(name)
+        return aws.open_table() if self._given_table is None else self._given_table
+
+    @cached_property
+    def _rooms(self) -> Rooms:
+        return Rooms(self._table, self._clock)
+
+    @cached_property
+    def _transactions(self) -> Transactions:
+        return Transactions(self._table)
 
     @property
     def _client(self) -> Any:
@@ -153,8 +104,7 @@ class Storage:
 
     def create_connection(self, connection_id: str) -> None:
         """Note a connection that has opened and has no nickname yet. 1 request."""
-        expires_at = int(self._clock()) + LIFETIME_SECONDS
-        self._table.put_item(Item=_row(Connection(connection_id, "", None, expires_at)))
+        self._table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
 
     def find_connection(self, connection_id: str) -> Connection | None:
@@ -164,89 +114,132 @@ class Storage:
         may meet a rename half-way, since only single items are isolated from transactions
         (Amazon DynamoDB transactions: isolation levels); the second read comes after it.
         """
-        connection = self._read(connection_id)
-        return connection if connection and self._is_alive(connection.expires_at) else None
-
-    def get_record_by_connection(self, connection_id: str) -> dict[str, str]:
-        """What is known of a connection: `username`, and `room` if it is in one.
-
-        Empty for an unknown connection; the username is empty for one without a nickname.
-        Costs as `find_connection`.
-        """
-        connection = self.find_connection(connection_id)
-        if connection is None:
-            return {}
-        record = {"username": connection.username}
-        if connection.room is not None:
-            record["room"] = connection.room
-        return record
+        found = self._read(connection_id)
+        return found if found and self._is_alive(found.expires_at) else None
 
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, its room has a member less.
 
-        Returns it as it was, to the one caller that removed it; None to any other, and for
-        an expired one, which nobody sees any more. 1 read, then 1 transaction and 1 write,
-        and 1 more if it was the last in its room.
+        Returns it as it was, to the one caller that removed it; None to any other, and for an
+        expired one, which nobody sees any more. 1 read, then as `delete_connections`.
         """
         for pause in pauses():
-            connection = self._read(connection_id)
-            if connection is None:
+            found = self._read(connection_id)
+            if found is None:
                 return None
-            try:
-                self._delete(connection)
-            except StaleRecord:
-                time.sleep(pause)
-                continue
-            count(ConnectionsClosed=1)
-            if not self._is_alive(connection.expires_at):
-                return None
-            if connection.room is not None:
-                self._count_out(connection.room)
-            return connection
+            if removed := self._delete([found]):
+                return next(iter(self._count_departures(removed)), None)
+            time.sleep(pause)
         raise StaleRecord(connection_id)
+
+    def delete_connections(self, connections: Iterable[Connection]) -> list[Connection]:
+        """Remove connections that are gone, as they were read. Returns as `delete_connection`.
+
+        1 transaction for each 33 of them, and 1 write for each room; 1 more if it is empty
+        then. A transaction that is refused is retried with what its refusal says, without a
+        read. A connection that was renamed since it was read stays; the next reader of its
+        room removes it. A failure, or the nearing deadline, ends it: it is logged, and those
+        removed by then are returned.
+        """
+        pending = iter(connections)
+        removed: list[Connection] = []
+        while batch := list(islice(pending, DEPARTURES)):
+            if aws.seconds_left() < REST_SECONDS:
+                log.warning("no time to remove all connections that are gone")
+                break
+            try:
+                removed += self._delete(batch)
+            except (ClientError, BotoCoreError, StaleRecord):
+                log.exception("gone connections could not be removed")
+                break
+        return self._count_departures(removed)
+
+    def _delete(self, connections: list[Connection]) -> list[Connection]:
+        """Remove all rows of connections, at most `DEPARTURES`; returns those that it removed."""
+        claimless: set[str] = set()
+        for pause in pauses():
+            actions = {
+                (each.id, what): action
+                for each in connections
+                for what, action in self._removal(each, each.id not in claimless)
+            }
+            if not actions:
+                return []
+            try:
+                self._transactions.transact(actions)
+                return connections
+            except Refused as refused:
+                claimless |= {id for id, what in refused.found if what == "claim"}
+                connections = [
+                    current for each in connections if (current := self._current(each, refused))
+                ]
+            time.sleep(pause)
+        raise StaleRecord
+
+    def _removal(self, connection: Connection, has_claim: bool) -> Iterator[tuple[str, Item]]:
+        write = self._transactions
+        yield "row", write.delete_row(connection)
+        if connection.room is not None:
+            yield "member", write.delete_member(connection)
+        if connection.username and has_claim:
+            yield "claim", write.release(connection)
+
+    def _current(self, connection: Connection, refused: Refused) -> Connection | None:
+        """The connection as a refused removal has found it, or None if that row is not there."""
+        found = refused.found.get((connection.id, "row"))
+        if found is None:
+            return connection
+        if found:
+            return replace(
+                connection,
+                room=found["room"]["S"] if "room" in found else None,
+                expires_at=int(found["expires_at"]["N"]),
+            )
+        return None if connection.username else self._read(connection.id)
+
+    def _count_departures(self, removed: list[Connection]) -> list[Connection]:
+        """Count them out of their rooms, and return those that had not expired."""
+        count(ConnectionsClosed=len(removed))
+        alive = [each for each in removed if self._is_alive(each.expires_at)]
+        for room, members in Counter(each.room for each in alive).items():
+            if room is not None:
+                self._rooms.count_out(room, members)
+        return alive
 
     # Nicknames
 
-    def set_username(
-        self,
-        connection_id: str,
-        old_name: str,
-        username: str,
-        connection: Connection | None = None,
-    ) -> None:
-        """Give a connection a nickname, claim it, and let go of the old one.
+    def rename(self, connection: Connection, username: str) -> Connection:
+        """Give a connection a nickname, claim it, and let go of the old one. 1 transaction.
 
-        `connection` saves 1 read if the caller has just done it; the write is 1 transaction.
-        Raises `NicknameTaken` if another connection holds it, and `StaleRecord` if the
-        connection is not called `old_name`; then nothing has changed.
+        Raises `NicknameTaken` if another connection holds it, and `StaleRecord`; then nothing
+        has changed.
         """
-        connection = connection or self.find_connection(connection_id)
-        if connection is None or connection.username != old_name:
-            raise StaleRecord(connection_id)
-        if username == old_name:
-            return
+        if username == connection.username:
+            return connection
         renamed = replace(connection, username=username)
-        actions = [
-            self._delete_row(connection, **_unchanged(connection)),
-            self._claim(renamed),
-            self._put(_row(renamed)),
-        ]
-        if old_name and names.claim(old_name) != names.claim(username):
-            actions.append(self._release(connection))
+        write = self._transactions
+        actions = {
+            "old row": write.delete_row(connection),
+            "row": write.put(renamed.row),
+            "claim": write.claim(renamed, int(self._clock())),
+        }
+        if connection.username and names.claim(connection.username) != names.claim(username):
+            actions["old claim"] = write.release(connection)
         if renamed.room is not None:
-            actions.append(self._rename_member(renamed))
+            actions["member"] = write.rename_member(renamed)
         try:
-            self._transact(actions)
-        except _Refused as refused:
-            if refused.by(0) or not refused.by(1):
-                raise StaleRecord(connection_id) from None
-            raise NicknameTaken(username, refused.item(1)["connection_id"]["S"]) from None
+            write.transact(actions)
+        except Refused as refused:
+            if "old row" in refused.found or "claim" not in refused.found:
+                raise StaleRecord(connection.id) from None
+            raise NicknameTaken(refused.found["claim"]["connection_id"]["S"]) from None
+        return renamed
 
     def release_nickname(self, username: str, holder: str) -> None:
         """Free a nickname if `holder`, a connection that is gone, still has it. 1 request."""
         try:
             self._table.delete_item(
-                Key=_claim_key(username),
+                Key=claim_key(username),
                 ConditionExpression="connection_id = :holder",
                 ExpressionAttributeValues={":holder": holder},
             )
@@ -262,95 +255,118 @@ class Storage:
             ExpressionAttributeValues={":pk": "rooms", ":prefix": "open_"},
             ConsistentRead=True,
         )
-        return {_suffix(row["SK"]) for row in rows if row["members"] > 0}
+        return {suffix(row["SK"]) for row in rows if row["members"] > 0}
 
-    def set_room(self, connection_id: str, room: str, connection: Connection | None = None) -> None:
-        """Move a connection into a room, out of the one it was in.
+    def enter(self, connection: Connection, room: str) -> Connection:
+        """Move a connection into a room, out of the one it was in; in its own, to the end.
 
-        `connection` saves 1 read if the caller has just done it. 1 write and 1 transaction;
-        1 or 2 writes more if it was in another room. Raises `StaleRecord` if the connection
-        is unknown or changed meanwhile; then it is where it was.
+        1 write and 1 transaction; 1 or 2 writes more if it was in another room. Raises
+        `StaleRecord`; then it is where it was.
         """
-        connection = connection or self.find_connection(connection_id)
-        if connection is None:
-            raise StaleRecord(connection_id)
+        write = self._transactions
         moved = replace(connection, room=room)
-        enters = connection.room != room
-        actions = [
-            self._put(_row(moved), **_unchanged(connection)),
-            self._put(_member_row(moved, joined_at=self._now_us())),
-        ]
-        if enters and connection.room is not None:
-            actions.append(self._delete_member(connection))
-        if enters:
-            self._count_in(room)
+        comes_in = connection.room != room
+        actions = {
+            "row": write.replace_row(connection, moved),
+            "member": write.put(moved.member_row(joined_at=int(self._clock() * 1_000_000))),
+        }
+        if comes_in and connection.room is not None:
+            actions["old member"] = write.delete_member(connection)
+        if comes_in:
+            self._rooms.count_in(room)
         try:
-            self._transact(actions)
-        except _Refused:
-            if enters:
-                self._count_out(room)
-            raise StaleRecord(connection_id) from None
+            write.transact(actions)
+        except Refused:
+            if comes_in:
+                self._rooms.count_out(room)
+            raise StaleRecord(connection.id) from None
         except ClientError:
-            found = self.find_connection(connection_id)
-            if enters and (found is None or found.room != room):
-                self._count_out(room)
+            found = self.find_connection(connection.id)
+            if comes_in and (found is None or found.room != room):
+                self._rooms.count_out(room)
             raise
-        if enters and connection.room is not None:
-            self._count_out(connection.room)
+        if comes_in and connection.room is not None:
+            self._rooms.count_out(connection.room)
+        return moved
 
-    def remove_room(
-        self, connection_id: str, room: str, connection: Connection | None = None
-    ) -> None:
-        """Take a connection out of a room; nothing happens if it is not in it.
+    def leave(self, connection: Connection) -> Connection:
+        """Take a connection out of its room; nothing happens if it is in none.
 
-        `connection` saves 1 read if the caller has just done it. 1 transaction and 1 write,
-        and 1 more if it was the last one there. Raises `StaleRecord` if the connection
-        changed meanwhile; then it is where it was.
+        1 transaction and 1 write, and 1 more if it was the last one there. Raises
+        `StaleRecord`; then it is where it was.
         """
-        connection = connection or self.find_connection(connection_id)
-        if connection is None or connection.room != room:
-            return
+        if connection.room is None:
+            return connection
+        write = self._transactions
         outside = replace(connection, room=None)
         try:
-            self._transact(
-                [
-                    self._put(_row(outside), **_unchanged(connection)),
-                    self._delete_member(connection),
-                ]
+            write.transact(
+                {
+                    "row": write.replace_row(connection, outside),
+                    "member": write.delete_member(connection),
+                }
             )
-        except _Refused:
-            raise StaleRecord(connection_id) from None
-        self._count_out(room)
+        except Refused:
+            raise StaleRecord(connection.id) from None
+        self._rooms.count_out(connection.room)
+        return outside
 
-    def get_connection_ids_by_room(self, room: str) -> list[str]:
-        """The ids of a room's members. 1 request for each MB of them."""
-        return list(self.iter_connection_ids_by_room(room))
+    def iter_members(self, room: str, limit: int | None = None) -> Iterator[Member]:
+        """A room's members in no order, read page by page as they are taken.
 
-    def iter_connection_ids_by_room(self, room: str) -> Iterator[str]:
-        """The ids of a room's members, read page by page as they are taken.
-
-        The index is eventually consistent: who has just joined may be missing, who has just
-        left may still be there.
+        1 request for each MB of them, or for each `limit`: for a caller that takes no more.
+        The index is eventually consistent: a member who has just joined may be missing, one
+        who has just left may still be there.
         """
-        rows = self._member_rows(room, ProjectionExpression="PK, expires_at")
-        return (row["PK"] for row in rows)
-
-    def iter_members(self, room: str) -> Iterator[Member]:
-        """A room's members in no order; pages and promises as `iter_connection_ids_by_room`."""
-        return (
-            Member(row["PK"], row.get("username", ""), int(row.get("joined_at", 0)))
-            for row in self._member_rows(room)
-        )
-
-    # Reads
-
-    def _member_rows(self, room: str, **options: Any) -> Iterator[Item]:
-        return self._query(
+        rows = self._query(
             IndexName="ReverseLookup",
             KeyConditionExpression="SK = :sk",
             ExpressionAttributeValues={":sk": f"room_{room}"},
-            **options,
+            **({} if limit is None else {"Limit": limit}),
         )
+        return (member(row, self._expiry()) for row in rows)
+
+    # The tutorial's names: each reads the connection first (1 request more)
+
+    def set_username(self, connection_id: str, old_name: str, username: str) -> None:
+        """`rename`; raises `StaleRecord` as well if the connection is not called `old_name`."""
+        found = self._found(connection_id)
+        if found.username != old_name:
+            raise StaleRecord(connection_id)
+        self.rename(found, username)
+
+    def set_room(self, connection_id: str, room: str) -> None:
+        """`enter`; raises `StaleRecord` as well if the connection is unknown."""
+        self.enter(self._found(connection_id), room)
+
+    def remove_room(self, connection_id: str, room: str) -> None:
+        """`leave`, if the connection is in this room."""
+        found = self.find_connection(connection_id)
+        if found is not None and found.room == room:
+            self.leave(found)
+
+    def get_connection_ids_by_room(self, room: str) -> list[str]:
+        """The ids of `iter_members`."""
+        return [each.id for each in self.iter_members(room)]
+
+    def get_record_by_connection(self, connection_id: str) -> dict[str, str]:
+        """What is known of a connection: `username`, and `room` if it is in one.
+
+        Empty for an unknown connection; the username is empty for one without a nickname.
+        """
+        found = self.find_connection(connection_id)
+        if found is None:
+            return {}
+        room = {} if found.room is None else {"room": found.room}
+        return {"username": found.username, **room}
+
+    def _found(self, connection_id: str) -> Connection:
+        found = self.find_connection(connection_id)
+        if found is None:
+            raise StaleRecord(connection_id)
+        return found
+
+    # Reads
 
     def _query(self, **request: Any) -> Iterator[Item]:
         """The rows of every page that have not expired."""
@@ -368,11 +384,7 @@ class Storage:
         rows = self._username_rows(connection_id)
         if len(rows) != 1:
             rows = self._username_rows(connection_id)
-        if not rows:
-            return None
-        row = rows[0]
-        expires_at = row.get("expires_at", int(self._clock()) + LIFETIME_SECONDS)
-        return Connection(connection_id, _suffix(row["SK"]), row.get("room"), int(expires_at))
+        return connection(rows[0], self._expiry()) if rows else None
 
     def _username_rows(self, connection_id: str) -> list[Item]:
         page = self._client.query(
@@ -386,202 +398,5 @@ class Storage:
     def _is_alive(self, expires_at: Any) -> bool:
         return expires_at > self._clock()
 
-    def _now_us(self) -> int:
-        return int(self._clock() * 1_000_000)
-
-    # The directory's counts
-
-    def _count_in(self, room: str) -> None:
-        """Count one member more. A row that has expired, but is still there, starts anew."""
-        now = int(self._clock())
-        values = {":one": 1, ":now": now, ":then": now + LIFETIME_SECONDS}
-        add = (
-            "ADD members :one SET expires_at = :then",
-            "attribute_not_exists(PK) OR expires_at > :now",
-        )
-        reset = ("SET members = :one, expires_at = :then", "expires_at <= :now")
-        for update, condition in (add, reset, add):
-            try:
-                self._table.update_item(
-                    Key=_directory_key(room),
-                    UpdateExpression=update,
-                    ConditionExpression=condition,
-                    ExpressionAttributeValues=values,
-                )
-                return
-            except self._client.exceptions.ConditionalCheckFailedException:
-                continue
-        raise RuntimeError(f"The directory's row expired while it was renewed: {room!r}")
-
-    def _count_out(self, room: str) -> None:
-        """Count one member less, and close the room after the last one.
-
-        Where the client had to send the request again, the first one may have counted too.
-        As many are put back: the count may only be wrong by being too high. For the same
-        reason a failure is logged and not raised: who left has left.
-        """
-        try:
-            response = self._change_count(room, -1)
-            retries = response["ResponseMetadata"].get("RetryAttempts", 0)
-            if retries:
-                response = self._change_count(room, retries)
-            if response["Attributes"]["members"] <= 0:
-                self._close(room)
-        except self._client.exceptions.ConditionalCheckFailedException:
-            pass  # no such row: it has expired, with all whom it counted
-        except (ClientError, BotoCoreError):
-            log.exception("the count of a room may be too high until it expires")
-
-    def _change_count(self, room: str, change: int) -> Any:
-        return self._table.update_item(
-            Key=_directory_key(room),
-            UpdateExpression="ADD members :change",
-            ConditionExpression="attribute_exists(PK)",
-            ExpressionAttributeValues={":change": change},
-            ReturnValues="UPDATED_NEW",
-        )
-
-    def _close(self, room: str) -> None:
-        try:
-            self._table.delete_item(
-                Key=_directory_key(room),
-                ConditionExpression="members <= :none",
-                ExpressionAttributeValues={":none": 0},
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            pass  # somebody has come in meanwhile
-
-    # Transactions
-
-    def _transact(self, actions: list[Item]) -> None:
-        """All of the actions, or none: then raises `_Refused`.
-
-        Where it met another transaction on the same item, or was throttled, it is tried again.
-        """
-        for pause in pauses():
-            try:
-                self._client.transact_write_items(TransactItems=actions)
-                return
-            except self._client.exceptions.TransactionCanceledException as error:
-                reasons = error.response["CancellationReasons"]
-                if any(reason["Code"] == "ConditionalCheckFailed" for reason in reasons):
-                    raise _Refused(reasons) from None
-                if not any(reason["Code"] in _PASSING_REASONS for reason in reasons):
-                    raise
-                cancelled = error
-            time.sleep(pause)
-        raise cancelled
-
-    def _delete(self, connection: Connection, has_claim: bool = True) -> None:
-        """All rows of a connection. Raises `StaleRecord`."""
-        actions = [self._delete_row(connection, **_unchanged(connection))]
-        if connection.room is not None:
-            actions.append(self._delete_member(connection))
-        if connection.username and has_claim:
-            actions.append(self._release(connection))
-        try:
-            self._transact(actions)
-        except _Refused as refused:
-            if refused.by(0):
-                raise StaleRecord(connection.id) from None
-            # Its claim has expired and is somebody else's by now: that stays.
-            self._delete(connection, has_claim=False)
-
-    def _claim(self, connection: Connection) -> Item:
-        return self._put(
-            {
-                **_claim_key(connection.username),
-                "connection_id": connection.id,
-                "expires_at": connection.expires_at,
-            },
-            ConditionExpression=f"{_ABSENT_OR_EXPIRED} OR connection_id = :me",
-            ExpressionAttributeValues={":me": connection.id, ":now": int(self._clock())},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-
-    def _release(self, connection: Connection) -> Item:
-        return self._delete_item(
-            _claim_key(connection.username),
-            ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
-            ExpressionAttributeValues={":me": connection.id},
-        )
-
-    def _rename_member(self, connection: Connection) -> Item:
-        return {
-            "Update": {
-                "TableName": self._table.name,
-                "Key": _member_key(connection),
-                "UpdateExpression": "SET username = :name",
-                "ConditionExpression": "attribute_exists(PK)",
-                "ExpressionAttributeValues": {":name": connection.username},
-            }
-        }
-
-    def _delete_row(self, connection: Connection, **condition: Any) -> Item:
-        return self._delete_item(_key(connection), **condition)
-
-    def _delete_member(self, connection: Connection) -> Item:
-        return self._delete_item(_member_key(connection))
-
-    def _put(self, item: Item, **condition: Any) -> Item:
-        return {"Put": {"TableName": self._table.name, "Item": item, **condition}}
-
-    def _delete_item(self, key: Item, **condition: Any) -> Item:
-        return {"Delete": {"TableName": self._table.name, "Key": key, **condition}}
-
-
-_ABSENT_OR_EXPIRED = "attribute_not_exists(PK) OR expires_at <= :now"
-
-
-def pauses() -> Iterator[float]:
-    """Seconds to wait after each failed attempt: exponential back-off with full jitter.
-
-    8 attempts, at most 3.2 s of pauses in all (AWS Architecture Blog: "Exponential Backoff
-    And Jitter").
-    """
-    for attempt in range(8):
-        yield random.uniform(0, 0.025 * 2**attempt)
-
-
-def _unchanged(connection: Connection) -> Item:
-    """The condition that a connection's row, whose key has its name, is as it was read."""
-    if connection.room is None:
-        return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(room)"}
-    return {
-        "ConditionExpression": "room = :room",
-        "ExpressionAttributeValues": {":room": connection.room},
-    }
-
-
-def _row(connection: Connection) -> Item:
-    row = {**_key(connection), "expires_at": connection.expires_at}
-    return row if connection.room is None else {**row, "room": connection.room}
-
-
-def _member_row(connection: Connection, joined_at: int) -> Item:
-    return {
-        **_member_key(connection),
-        "username": connection.username,
-        "joined_at": joined_at,
-        "expires_at": connection.expires_at,
-    }
-
-
-def _key(connection: Connection) -> Item:
-    return {"PK": connection.id, "SK": f"username_{connection.username}"}
-
-
-def _member_key(connection: Connection) -> Item:
-    return {"PK": connection.id, "SK": f"room_{connection.room}"}
-
-
-def _directory_key(room: str) -> Item:
-    return {"PK": "rooms", "SK": f"open_{room}"}
-
-
-def _claim_key(username: str) -> Item:
-    return {"PK": "usernames", "SK": f"taken_{names.claim(username)}"}
-
-
-def _suffix(sort_key: str) -> str:
-    return sort_key.split("_", 1)[1]
+    def _expiry(self) -> int:
+        return int(self._clock()) + LIFETIME_SECONDS

@@ -1,8 +1,12 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
+import copy
 import os
+import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
@@ -11,8 +15,10 @@ import boto3
 import pytest
 from chalice import Chalice
 from moto import mock_aws
+from moto.dynamodb import models
 
-from chalicelib import Handler, Sender, Session, Storage
+from chalicelib import Handler, Sender, Storage
+from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
 from tests.connections import Connections
 from tests.tables import create_table, rows
 
@@ -59,7 +65,7 @@ class Person:
 
     def disconnects(self) -> None:
         self.cuts_off()
-        self.chat.sender.depart(self.id)
+        self.chat.handler.disconnect(self.id)
 
     def cuts_off(self) -> None:
         """Gone, and nobody noticed yet."""
@@ -71,8 +77,7 @@ class Chat:
 
     def __init__(self, table: Any, connections: Connections) -> None:
         self.app = Chalice("test")
-        self.app.websocket_api.session = Session()
-        self.app.websocket_api.configure("test.execute-api.us-east-1.amazonaws.com", "api")
+        self.app.websocket_api.session = boto3.Session()
         self.table = table
         self.connections = connections
         self.clock = Clock()
@@ -84,7 +89,7 @@ class Chat:
     def somebody(self) -> Person:
         """Connected, without a nickname yet."""
         person = Person(self, f"connection-{next(self._ids)}=")
-        self.storage.create_connection(person.id)
+        self.handler.connect(person.id)
         return person
 
     def person(self, name: str, room: str | None = None) -> Person:
@@ -96,8 +101,52 @@ class Chat:
         self.connections.posts.clear()
         return person
 
+    def has_members(self, room: str, members: int, counted: int | None = None) -> None:
+        """People c0, c1, ... called p0, p1, ... in a room: straight into the table, for speed.
+
+        `counted` is the room's count, if they are not the only ones there.
+        """
+        expires_at = int(self.clock()) + LIFETIME_SECONDS
+        with self.table.batch_writer() as batch:
+            for n in range(members):
+                person = Connection(f"c{n}", f"p{n}", room, expires_at)
+                for row in (person.row, person.member_row(joined_at=n), person.claim_row):
+                    batch.put_item(Item=row)
+            count = {"members": counted or members, "expires_at": expires_at}
+            batch.put_item(Item={**directory_key(room), **count})
+
     def rows(self) -> list[dict[str, Any]]:
         return rows(self.table)
+
+
+@contextmanager
+def requests(storage: Storage) -> Iterator[Counter[str]]:
+    """Counts what is sent to DynamoDB meanwhile, by operation."""
+    sent: Counter[str] = Counter()
+
+    def count(model: Any, **_: Any) -> None:
+        sent[model.name] += 1
+
+    events = storage._client.meta.events
+    events.register("before-call.dynamodb", count)
+    try:
+        yield sent
+    finally:
+        events.unregister("before-call.dynamodb", count)
+
+
+class CopiesTablesOnce:
+    """`copy` as moto's transactions see it, which copy the whole table for each of their actions.
+
+    The first of these copies is the one that they roll back to; the others only take time.
+    """
+
+    def deepcopy(self, thing: Any) -> Any:
+        caller = sys._getframe(1)
+        if caller.f_code.co_name != "transact_write_items":
+            return copy.deepcopy(thing)
+        copies: dict[str, Any] = caller.f_locals["original_table_state"]
+        return copies.get(thing.name) or copy.deepcopy(thing)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +157,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setattr(models, "copy", CopiesTablesOnce())
     with mock_aws():
         yield
 

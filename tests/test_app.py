@@ -1,5 +1,6 @@
 """The wiring: what API Gateway's events lead to, and what the logs say of them."""
 
+import base64
 import importlib
 import io
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.aws import ENDPOINT_VARIABLE
 from chalicelib.log import log
 from tests.connections import Connections
 from tests.tables import rows
@@ -53,7 +55,11 @@ def event(route: str, connection_id: str, **fields: Any) -> dict[str, Any]:
     return {"requestContext": context, "isBase64Encoded": False, **fields}
 
 
-CONTEXT = SimpleNamespace(aws_request_id="request-7")
+CONTEXT = SimpleNamespace(
+    aws_request_id="request-7",
+    function_name="fan-out",
+    get_remaining_time_in_millis=lambda: 29_000,
+)
 
 
 def connect(app: ModuleType, connection_id: str) -> Any:
@@ -109,7 +115,7 @@ def test_what_happens_is_counted_in_the_embedded_metric_format(
     assert "Texts" not in joined
     assert (text["Texts"], text["LinesDelivered"]) == (1, 1)
     assert "PostsFailed" not in text
-    assert text["FanOutMilliseconds"] > 0
+    assert text["PostingMilliseconds"] > 0
     assert closed["ConnectionsClosed"] == 1
     for line in (opened, joined, text, closed):
         (directive,) = line["_aws"]["CloudWatchMetrics"]
@@ -118,26 +124,36 @@ def test_what_happens_is_counted_in_the_embedded_metric_format(
         assert line["Stack"] == "ChaliceChat"
         units = {metric["Name"]: metric["Unit"] for metric in directive["Metrics"]}
         assert units.keys() <= line.keys()
-        assert units.pop("FanOutMilliseconds", "Milliseconds") == "Milliseconds"
+        assert units.pop("PostingMilliseconds", "Milliseconds") == "Milliseconds"
         assert set(units.values()) <= {"Count"}
 
 
 def test_the_fan_out_function_posts_what_it_is_handed(
     app: ModuleType, connections: Connections, log_lines: LogLines
 ) -> None:
-    chunk = {
-        "endpoint": connections.url,
-        "message": "John: Hi",
-        "connection_ids": ["c1", "c2"],
+    event = {
+        "connections": {"tea": [["c1", "John", 2**31], ["c2", "Jenny", 2**31]]},
+        "message": base64.b64encode(b"John: Hi").decode(),
         "hops": 1,
     }
-    app.fan_out(chunk, SimpleNamespace(aws_request_id="request-8", function_name="fan-out"))
+    app.fan_out(event, CONTEXT)
     for connection_id in ("c1", "c2"):
         assert connections.received(connection_id) == ["John: Hi"]
     (line,) = log_lines()
-    assert line["request_id"] == "request-8"
+    assert line["request_id"] == "request-7"
     assert line["LinesDelivered"] == 2
     assert "Hi" not in json.dumps(line)
+
+
+def test_an_invocation_keeps_to_lambdas_deadline(
+    app: ModuleType, connections: Connections, log_lines: LogLines
+) -> None:
+    """Whatever the function's timeout is set to."""
+    connect(app, "c1")
+    almost_over = SimpleNamespace(aws_request_id="", get_remaining_time_in_millis=lambda: 100)
+    app.message(event("$default", "c1", body="John"), almost_over)
+    assert connections.received("c1") == []
+    assert [line["message"] for line in log_lines()][-2:] == ["posts given up", "done"]
 
 
 @pytest.mark.parametrize("value", [None, ""])
@@ -171,24 +187,21 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
 
 
-@pytest.mark.parametrize(
-    ("region", "domain"), [("us-east-1", "amazonaws.com"), ("cn-north-1", "amazonaws.com.cn")]
-)
-def test_on_aws_posts_go_to_the_apis_own_address(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch, region: str, domain: str
+def test_with_a_custom_domain_posts_go_to_the_apis_own_address(
+    app: ModuleType, connections: Connections
 ) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI")
-    monkeypatch.setenv("AWS_REGION", region)
+    """Posts to the domain name of such an event would fail."""
     connect(app, "c1")
-    assert app.SENDER._endpoint == f"https://abc.execute-api.{region}.{domain}/api"
+    frame = event("$default", "c1", body="John")
+    frame["requestContext"] |= {"domainName": "chat.example.com", "stage": "other"}
+    app.message(frame, CONTEXT)
+    assert connections.received("c1") == ["Using nickname: John\nType /help for list of commands."]
 
 
-def test_on_aws_chalice_finds_the_endpoint(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+def test_without_an_address_the_error_names_the_variable(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ) -> None:
-    monkeypatch.delenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI")
-    chalice_finds = "https://abc.execute-api.us-east-1.amazonaws.com/api"
-    client = app.app.websocket_api.session.client(
-        "apigatewaymanagementapi", endpoint_url=chalice_finds
-    )
-    assert client.meta.endpoint_url == chalice_finds
+    monkeypatch.delenv(ENDPOINT_VARIABLE)
+    connect(app, "c1")
+    say(app, "c1", "John")
+    assert f"{ENDPOINT_VARIABLE} is not set" in log_lines()[1]["exception"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chalicelib.storage import LIFETIME_SECONDS
+from chalicelib.rows import LIFETIME_SECONDS
 from tests.conftest import Chat
 from tests.tables import problems
 
@@ -36,6 +36,10 @@ class Scene:
         self.people = [self.new, self.john, self.jenny, self.zoe]
         chat.connections.posts.clear()
 
+    def finds_zoe_gone(self) -> None:
+        self.zoe.cuts_off()
+        self.jenny.says("Hi")
+
     def problems(self) -> list[str]:
         return problems(self.chat.rows(), self.chat.clock.now, high_counts=True)
 
@@ -58,6 +62,7 @@ OPERATIONS: dict[str, Act] = {
     "quit": lambda scene: scene.jenny.says("/quit"),
     "disconnect as the last": lambda scene: scene.john.disconnects(),
     "disconnect": lambda scene: scene.jenny.disconnects(),
+    "find somebody gone": lambda scene: scene.finds_zoe_gone(),
     "disconnect without a name": lambda scene: scene.new.disconnects(),
 }
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.conftest import Chat, Person
+from tests.conftest import Chat, Person, requests
+from tests.tables import problems
 
 TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
 INVALID_NICKNAME = (
@@ -247,7 +248,7 @@ def test_a_text_that_just_fits_and_one_that_does_not(john: Person, jenny: Person
 def test_the_sender_hears_its_own_line_though_the_index_lags(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat.storage, "_member_rows", lambda room, **_: iter(()))
+    monkeypatch.setattr(chat.storage, "iter_members", lambda room, **_: iter(()))
     john.says("Hi")
     john.hears("John: Hi")
     john.says("/ls")
@@ -311,7 +312,7 @@ def test_departures_of_people_without_name_or_room_are_not(chat: Chat, john: Per
     john.hears_nothing()
 
 
-def test_who_was_cut_off_is_found_out_by_the_next_text(
+def test_those_who_were_cut_off_are_found_by_the_next_text(
     chat: Chat, john: Person, jenny: Person
 ) -> None:
     others = [chat.person(name, "chalice") for name in ("Jack", "Jim", "Joe")]
@@ -320,12 +321,98 @@ def test_who_was_cut_off_is_found_out_by_the_next_text(
         person.cuts_off()
     john.says("Hi")
     for person in (john, jenny, others[2]):
-        first, *departures = chat.connections.received(person.id)
+        first, departures = chat.connections.received(person.id)
         assert first == "John: Hi"
-        assert sorted(departures) == ["Jack left room.", "Jim left room."]
+        assert sorted(departures.split("\n")) == ["Jack left room.", "Jim left room."]
     for person in others[:2]:
         person.disconnects()
     john.hears_nothing()
+
+
+def test_those_who_are_found_while_departures_are_announced_are_announced_too(
+    chat: Chat, john: Person, jenny: Person
+) -> None:
+    """Jack leaves; Jim, who is told, is gone as well; and so is Joe, who is told of Jim."""
+    jack, jim, joe = (chat.person(name, "chalice") for name in ("Jack", "Jim", "Joe"))
+    chat.connections.posts.clear()
+    jim.cuts_off()
+    chat.connections.will_answer(joe.id, 200, 410)
+    jack.disconnects()
+    jenny.hears("Jack left room.", "Jim left room.", "Joe left room.")
+    assert {member.username for member in chat.storage.iter_members("chalice")} == {"John", "Jenny"}
+
+
+def test_departures_fill_several_messages_if_one_cannot_hold_them(
+    chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chalicelib.handler.MESSAGE_BYTES", 40)
+    people = [chat.person(f"p{n}", "chalice") for n in range(5)]
+    for person in people:
+        person.cuts_off()
+    chat.connections.posts.clear()
+    john.says("Hi")
+    _, *departures = chat.connections.received(john.id)
+    assert sorted("\n".join(departures).split("\n")) == [f"p{n} left room." for n in range(5)]
+    assert [len(message) for message in departures] == [27, 27, 13]
+
+
+@pytest.mark.parametrize(
+    ("gone", "present", "posts"), [(1_000, 1, 1_010), (100, 100, 320), (200, 200, 620)]
+)
+def test_what_it_costs_when_many_are_gone(chat: Chat, gone: int, present: int, posts: int) -> None:
+    chat.has_members("chalice", gone + present - 1)
+    john = chat.person("John", "chalice")
+    chat.connections.gone = {f"c{n}" for n in range(gone)}
+    chat.connections.attempts.clear()
+    with requests(chat.storage) as sent:
+        john.says("Hi")
+    text, departures = chat.connections.received(john.id)
+    assert text == "John: Hi"
+    assert sorted(departures.split("\n")) == sorted(f"p{n} left room." for n in range(gone))
+    assert sum(chat.connections.attempts.values()) <= posts
+    assert sent.total() <= gone / 33 + 10
+    assert len(chat.storage.get_connection_ids_by_room("chalice")) == present
+    assert problems(chat.rows(), chat.clock.now) == []
+
+
+# Comings and goings that too many would hear of
+
+
+@pytest.fixture
+def crowd(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> list[Person]:
+    """Three in a room, where more than two are too many to be told."""
+    monkeypatch.setattr("chalicelib.handler.AUDIENCE", 2)
+    people = [chat.person(name, "chalice") for name in ("John", "Jenny", "Zoe")]
+    chat.connections.posts.clear()
+    return people
+
+
+def test_what_few_hear_of_is_announced(chat: Chat, crowd: list[Person]) -> None:
+    john, jenny, zoe = crowd
+    john.says("/nick Jack")
+    john.says("/quit")
+    zoe.disconnects()
+    jenny.hears("John is now known as Jack.", "Jack left room.", "Zoe left room.")
+
+
+def test_what_too_many_would_hear_of_is_announced_to_nobody(
+    chat: Chat, crowd: list[Person]
+) -> None:
+    adam = chat.person("Adam", "chalice")
+    adam.says("/nick Bert")
+    adam.hears("Nickname is: Bert")
+    adam.says("/quit")
+    adam.hears('Left chat room "chalice"')
+    chat.person("Mia", "chalice").disconnects()
+    for person in crowd:
+        person.hears_nothing()
+
+
+def test_a_text_reaches_all_of_a_crowd(chat: Chat, crowd: list[Person]) -> None:
+    adam = chat.person("Adam", "chalice")
+    adam.says("Hi")
+    for person in [*crowd, adam]:
+        person.hears("Adam: Hi")
 
 
 # When the server fails
@@ -338,7 +425,7 @@ def test_a_failure_of_the_server_is_told_to_the_sender_only(
         raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
 
     with monkeypatch.context() as patch:
-        patch.setattr(chat.storage, "_member_rows", fail)
+        patch.setattr(chat.storage, "iter_members", fail)
         john.says("Hi")
     john.hears("Something went wrong. Please try again.")
     jenny.hears_nothing()

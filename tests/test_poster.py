@@ -182,7 +182,7 @@ def test_other_answers_are_reported_and_not_retried(
 def test_a_slow_connection_is_given_up_and_holds_up_no_others(
     connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.posting.poster.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("chalicelib.posting.delivery.ANSWER_SECONDS", 0.5)
     connections.will_answer("slow", "slow")
     others: list[float] = []
     start = time.monotonic()
@@ -328,15 +328,24 @@ def test_the_last_answers_are_waited_for_a_little(
     connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every connection hangs, so posts that wait for their retry find no room in time."""
-    monkeypatch.setattr("chalicelib.posting.poster.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("chalicelib.posting.delivery.ANSWER_SECONDS", 0.5)
     for member in members(20):
         connections.will_answer(member, 429)
     connections.otherwise = "slow"
     ids = iter(members(1_000))
-    result = connect(connections.url).post(ids, "hello", seconds=0.2)
-    assert result.stopped == "not done within 0.2 s"
-    assert 0.5 < result.seconds < 0.2 + 0.5 + 0.2
+    result = connect(connections.url).post(ids, "hello", seconds=0.7)
+    assert result.stopped == "not done within 0.7 s"
+    assert 0.7 < result.seconds < 0.7 + 0.5 + 0.2
     assert len(result.failed) + len(list(ids)) == 1_000
+
+
+def test_of_a_short_time_answers_get_no_more_than_posts(
+    connections: Connections, poster: Poster
+) -> None:
+    connections.otherwise = "slow"
+    result = poster.post(members(1), "hello", seconds=0.3)
+    assert result.failed == {members(1)[0]: "no answer within 0.3 s"}
+    assert result.seconds < 1
 
 
 def test_a_stale_connection_is_not_replaced_when_time_is_up(
@@ -345,13 +354,17 @@ def test_a_stale_connection_is_not_replaced_when_time_is_up(
     connections.will_answer("a", 200, "drop")
     poster.post(["a"], "hello")
 
-    def late(*_: object) -> str:
-        time.sleep(0.2)
+    def drop_late(*_: object) -> str:
+        time.sleep(0.15)
         return "drop"
 
-    monkeypatch.setattr(connections, "answer", late)
-    result = poster.post(["a"], "hello", seconds=0.1)
-    assert list(result.failed) == ["a"]
+    def late() -> Iterator[str]:
+        time.sleep(0.1)
+        yield "a"
+
+    monkeypatch.setattr(connections, "answer", drop_late)
+    result = poster.post(late(), "hello", seconds=0.2)
+    assert result.failed == {"a": "no answer: closed before the answer was complete"}
     assert connections.opened == 1
 
 

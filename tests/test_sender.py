@@ -2,14 +2,17 @@
 
 import json
 import logging
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib import Sender
+from chalicelib import Handler, Sender
 from chalicelib.log import JsonFormatter
 from chalicelib.posting import Poster, Result
+from chalicelib.rows import Connection, unpack
 from chalicelib.sender import CHUNK
 from tests.conftest import Chat, Person
 
@@ -68,21 +71,37 @@ def test_throttling_that_does_not_end_is_given_up(
     assert list(line["reasons"]) == [john.id]
 
 
-def test_who_is_gone_is_removed_and_announced_once(chat: Chat, john: Person, jenny: Person) -> None:
+def test_those_who_are_gone_are_removed_and_returned_once(
+    chat: Chat, john: Person, jenny: Person
+) -> None:
     jenny.cuts_off()
-    chat.sender.send(jenny.id, "Hi")
-    chat.sender.send(jenny.id, "Hi")
-    jenny.disconnects()
-    john.hears("Jenny left room.")
+    (removed,) = chat.sender.broadcast([john.id, jenny.id], "Hi")
+    assert (removed.id, removed.username, removed.room) == (jenny.id, "Jenny", "chalice")
+    assert chat.sender.send(jenny.id, "Hi") == []
     assert chat.storage.get_connection_ids_by_room("chalice") == [john.id]
+    john.hears("Hi")
 
 
 def test_a_whole_room_that_is_gone_is_removed(chat: Chat) -> None:
-    people = [chat.person(f"p{n}", "chalice") for n in range(5)]
-    for person in people:
+    for person in [chat.person(f"p{n}", "chalice") for n in range(5)]:
         person.cuts_off()
-    chat.sender.broadcast([people[0].id], "Hi")
+    removed = chat.sender.post(chat.storage.iter_members("chalice"), "Hi")
+    assert [connection.username for connection in removed] == [f"p{n}" for n in range(5)]
     assert chat.rows() == []
+
+
+def test_posts_end_before_the_deadline(
+    chat: Chat,
+    john: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 7.0)
+    chat.connections.will_answer(john.id, *[429] * 100)
+    start = time.monotonic()
+    chat.sender.send(john.id, "Hi")
+    assert time.monotonic() - start < 5
+    assert [line["message"] for line in logged(caplog)] == ["posts failed"]
 
 
 def test_close_of_a_connection_that_is_closed(chat: Chat, john: Person) -> None:
@@ -113,7 +132,7 @@ class FanOutFunction:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self.chunks: list[list[str]] = []
+        self.chunks: list[list[Connection]] = []
         self.sizes: list[int] = []
         self.fails = False
 
@@ -123,10 +142,10 @@ class FanOutFunction:
         assert (FunctionName, InvocationType) == ("the-fan-out", "Event")
         self.sizes.append(len(Payload))
         event = json.loads(Payload)
-        self.chunks.append(event["connection_ids"])
-        elsewhere = Sender(self.chat.app, self.chat.storage)
-        elsewhere._lambda = self
-        elsewhere.deliver(event, "the-fan-out")
+        self.chunks.append(unpack(event["connections"]))
+        sender = Sender(self.chat.app, self.chat.storage)
+        sender._lambda = self
+        Handler(self.chat.storage, sender).fan_out(event, "the-fan-out")
 
 
 @pytest.fixture
@@ -138,36 +157,41 @@ def fan_out(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> FanOutFunction:
     return function
 
 
+def people(count: int) -> Iterator[Connection]:
+    return (Connection(f"c{n}", f"p{n}", "tea", 2**31) for n in range(count))
+
+
 def test_a_large_room_is_spread_in_chunks(chat: Chat, fan_out: FanOutFunction) -> None:
-    chat.sender.broadcast((f"c{n}" for n in range(11)), "Grüße")
+    chat.sender.post(people(11), "Grüße")
     assert {id: chat.connections.received(id) for id in list(chat.connections.posts)} == {
         f"c{n}": ["Grüße"] for n in range(11)
     }
-    assert [len(chunk) for chunk in fan_out.chunks] == [3, 3, 2]
+    assert fan_out.chunks == [list(people(11))[n : n + 3] for n in (3, 6, 9)]
 
 
 def test_a_room_that_is_not_too_large_is_not(chat: Chat, fan_out: FanOutFunction) -> None:
-    chat.sender.broadcast((f"c{n}" for n in range(3)), "Hi")
+    chat.sender.post(people(3), "Hi")
     assert len(chat.connections.posts) == 3
     assert fan_out.chunks == []
 
 
-def test_who_is_found_gone_by_the_fan_out_function_is_announced(
+def test_those_whom_the_fan_out_function_finds_gone_are_announced(
     chat: Chat, fan_out: FanOutFunction
 ) -> None:
-    people = [chat.person(f"p{n}", "tea") for n in range(7)]
-    people[6].cuts_off()
+    members = [chat.person(f"p{n}", "tea") for n in range(7)]
+    members[6].cuts_off()
     chat.connections.posts.clear()
-    chat.sender.broadcast([person.id for person in people], "Hi")
-    for person in people[:6]:
-        assert sorted(chat.connections.received(person.id)) == ["Hi", "p6 left room."]
+    members[0].says("Hi")
+    for person in members[:6]:
+        assert sorted(chat.connections.received(person.id)) == ["p0: Hi", "p6 left room."]
+    assert len(chat.storage.get_connection_ids_by_room("tea")) == 6
 
 
 def test_if_the_fan_out_function_cannot_be_called_all_is_posted_here(
     chat: Chat, fan_out: FanOutFunction, caplog: pytest.LogCaptureFixture
 ) -> None:
     fan_out.fails = True
-    chat.sender.broadcast((f"c{n}" for n in range(8)), "Hi")
+    chat.sender.post(people(8), "Hi")
     assert len(chat.connections.posts) == 8
     assert {line["message"] for line in logged(caplog)} == {
         "the fan-out function could not be called"
@@ -180,18 +204,23 @@ def test_what_cannot_be_posted_in_time_is_handed_on_and_given_up_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(Poster.post, "__defaults__", (-1.0,))
-    chat.sender.broadcast(["c1", "c2"], "Hi")
-    assert fan_out.chunks == [["c1", "c2"]] * 3
+    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 0.5)
+    chat.sender.post(people(2), "Hi")
+    assert fan_out.chunks == [list(people(2))] * 3
     assert logged(caplog)[-1]["message"] == "posts given up"
+    assert not chat.connections.attempts
 
 
 def test_the_largest_chunk_fits_an_asynchronous_invocation(
     chat: Chat, fan_out: FanOutFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ids as long as API Gateway's, and the text that grows most when it is escaped."""
-    monkeypatch.undo()
-    monkeypatch.setattr(Poster, "post", lambda self, ids, message: Result(delivered=len(list(ids))))
-    chat.sender.broadcast((f"L0SM9cOFvHc{n:04}=" for n in range(2 * CHUNK)), "\x00" * 131_072)
+    """With ids as long as API Gateway's, the longest nicknames, and the text that JSON makes
+    longest."""
+    monkeypatch.setattr("chalicelib.sender.CHUNK", CHUNK)
+    monkeypatch.setattr(Poster, "post", lambda self, ids, *_: Result(delivered=len(list(ids))))
+    longest = (
+        Connection(f"L0SM9cOFvHc{n:04}=", "𝄞" * 32, "𝄞" * 64, 2**31) for n in range(2 * CHUNK)
+    )
+    chat.sender.post(longest, "\x00" * 131_072)
     assert [len(chunk) for chunk in fan_out.chunks] == [CHUNK]
     assert fan_out.sizes[0] < 1_000_000

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.storage import LIFETIME_SECONDS, NicknameTaken, StaleRecord, Storage
-from tests.conftest import Chat, Person
+from chalicelib.rows import LIFETIME_SECONDS, Connection, Member
+from chalicelib.storage import NicknameTaken, StaleRecord, Storage
+from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 
 
@@ -25,22 +26,6 @@ def connect(storage: Storage, name: str, room: str | None = None) -> str:
     if room is not None:
         storage.set_room(connection_id, room)
     return connection_id
-
-
-@contextmanager
-def requests(storage: Storage) -> Iterator[Counter[str]]:
-    """Counts what is sent to DynamoDB meanwhile, by operation."""
-    sent: Counter[str] = Counter()
-
-    def count(model: Any, **_: Any) -> None:
-        sent[model.name] += 1
-
-    events = storage._client.meta.events
-    events.register("before-call.dynamodb", count)
-    try:
-        yield sent
-    finally:
-        events.unregister("before-call.dynamodb", count)
 
 
 # What the tutorial's storage does
@@ -170,18 +155,117 @@ def _dies(storage: Storage, john: str) -> None:
 
 
 @pytest.mark.parametrize("first", [_renames, _moves, _leaves, _dies])
-@pytest.mark.parametrize("then", ["set_username", "set_room", "remove_room"])
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda storage, john: storage.rename(john, "Zed"),
+        lambda storage, john: storage.enter(john, "den"),
+        lambda storage, john: storage.leave(john),
+    ],
+    ids=["rename", "enter", "leave"],
+)
 def test_a_write_on_a_stale_record_changes_nothing(
-    storage: Storage, chat: Chat, first: Callable[[Storage, str], None], then: str
+    storage: Storage,
+    chat: Chat,
+    first: Callable[[Storage, str], None],
+    then: Callable[[Storage, Connection], Connection],
 ) -> None:
-    john = connect(storage, "John", "chalice")
-    connection = storage.find_connection(john)
-    first(storage, john)
+    connection_id = connect(storage, "John", "chalice")
+    john = storage.find_connection(connection_id)
+    assert john is not None
+    first(storage, connection_id)
     before = chat.rows()
-    arguments = {"set_username": ("John", "Zed"), "set_room": ("den",), "remove_room": ("chalice",)}
     with pytest.raises(StaleRecord):
-        getattr(storage, then)(john, *arguments[then], connection=connection)
+        then(storage, john)
     assert sorted(chat.rows(), key=str) == sorted(before, key=str)
+
+
+# Departures in bulk
+
+
+def crowd(storage: Storage, members: int, room: str = "chalice") -> list[Member]:
+    for n in range(members):
+        connect(storage, f"p{n}", room)
+    return list(storage.iter_members(room))
+
+
+def test_many_are_removed_in_few_requests_and_without_a_read(storage: Storage, chat: Chat) -> None:
+    people = crowd(storage, 70)
+    with requests(storage) as sent:
+        removed = storage.delete_connections(people[:69])
+    assert removed == people[:69]
+    assert sent == {"TransactWriteItems": 3, "UpdateItem": 1}
+    assert [row["SK"] for row in chat.rows() if row["PK"] == people[69].id] != []
+    assert problems(chat.rows(), chat.clock()) == []
+    assert storage.delete_connections(people[69:]) == people[69:]
+    assert chat.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "is_removed"),
+    [(_renames, False), (_moves, True), (_leaves, True), (_dies, False)],
+    ids=["renamed", "moved", "left", "died"],
+)
+def test_one_that_changed_since_it_was_read_keeps_nobody_else(
+    storage: Storage, chat: Chat, change: Callable[[Storage, str], None], is_removed: bool
+) -> None:
+    """One that was renamed stays for the next reader of its room, who sees the new name."""
+    connect(storage, "John", "chalice")
+    people = crowd(storage, 10)
+    assert len(people) == 11
+    change(storage, "id-of-John")
+    with requests(storage) as sent:
+        removed = storage.delete_connections(people)
+    assert len(removed) == 10 + is_removed
+    assert sent["TransactWriteItems"] == 2
+    assert "Query" not in sent
+    assert problems(chat.rows(), chat.clock()) == []
+
+
+def test_a_bare_id_is_looked_up(storage: Storage, chat: Chat) -> None:
+    john = connect(storage, "John", "chalice")
+    (removed,) = storage.delete_connections([Connection(john)])
+    assert (removed.username, removed.room) == ("John", "chalice")
+    assert storage.delete_connections([Connection("unknown")]) == []
+    assert chat.rows() == []
+
+
+def test_an_expired_claim_of_somebody_else_stays(storage: Storage, chat: Chat) -> None:
+    john = connect(storage, "John", "chalice")
+    members = list(storage.iter_members("chalice"))
+    chat.table.put_item(
+        Item={"PK": "usernames", "SK": "taken_john", "connection_id": "new", "expires_at": 2**40}
+    )
+    assert storage.delete_connections(members) == members
+    assert [row["connection_id"] for row in chat.rows()] == ["new"]
+    assert storage.delete_connection(john) is None
+
+
+def test_a_failure_ends_it_and_those_removed_by_then_are_returned(
+    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = crowd(storage, 40)
+    transact = storage._client.transact_write_items
+    calls = iter([transact])
+
+    def fail_later(**request: Any) -> Any:
+        for call in calls:
+            return call(**request)
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, "TransactWriteItems")
+
+    monkeypatch.setattr(storage._client, "transact_write_items", fail_later)
+    assert storage.delete_connections(people) == people[:33]
+    assert len(storage.get_connection_ids_by_room("chalice")) == 7
+    assert problems(chat.rows(), chat.clock()) == []
+
+
+def test_near_the_deadline_no_removal_is_begun(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = crowd(storage, 40)
+    left = iter([5.0, 0.5])
+    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: next(left))
+    assert storage.delete_connections(people) == people[:33]
 
 
 # Expiry
@@ -267,10 +351,10 @@ def test_a_room_of_several_pages(storage: Storage, chat: Chat, members: int) -> 
                 }
             )
     with requests(storage) as sent:
-        ids = storage.iter_connection_ids_by_room("tea")
-        next(ids)
+        found = storage.iter_members("tea")
+        next(found)
         assert sent == {"Query": 1}
-        assert len(list(ids)) == members - 1
+        assert len(list(found)) == members - 1
     assert sent["Query"] >= 3
     assert sorted(storage.get_connection_ids_by_room("tea")) == sorted(
         f"c{n}" for n in range(members)

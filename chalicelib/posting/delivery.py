@@ -84,6 +84,7 @@ class Delivery:
         self._result = Result()
 
     def run(self) -> Result:
+        self._pool.answer_seconds = min(ANSWER_SECONDS, self._seconds)
         self._pool.refresh()
         try:
             self._fill()

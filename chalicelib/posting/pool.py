@@ -32,7 +32,7 @@ class Pool(Generic[Ticket]):
 
     `start` takes a request and a ticket for it; `wait` gives the ticket back with the outcome.
 
-    :param answer_seconds: how long one answer may take, connecting included.
+    :ivar answer_seconds: how long one answer may take, connecting included.
     :ivar answers: since `refresh`.
     """
 
@@ -41,7 +41,7 @@ class Pool(Generic[Ticket]):
     ) -> None:
         self._endpoint = endpoint
         self._tls = tls
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._selector = selectors.DefaultSelector()
         self._idle: dict[Connection, float] = {}  # since when
         self._busy: dict[Connection, tuple[Ticket, float]] = {}  # with deadlines, earliest first
@@ -78,7 +78,7 @@ class Pool(Generic[Ticket]):
         kept = bool(self._idle) and not fresh
         connection = self._idle.popitem()[0] if kept else self._open()
         connection.begin(request)
-        self._busy[connection] = ticket, time.monotonic() + self._answer_seconds
+        self._busy[connection] = ticket, time.monotonic() + self.answer_seconds
         if kept:
             self._advance(connection)
 
@@ -167,5 +167,5 @@ class Pool(Generic[Ticket]):
             if deadline > now:
                 break
             self._drop(connection)
-            expired.append((ticket, connection.timed_out(self._answer_seconds)))
+            expired.append((ticket, connection.timed_out(self.answer_seconds)))
         return expired

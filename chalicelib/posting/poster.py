@@ -59,8 +59,8 @@ class Poster:
         - 429: retried after random, growing pauses, for `POST_SECONDS`; then in `Result.failed`;
         - 5xx, no connection: the same, but at most `ATTEMPTS` times in all;
         - any other status: in `Result.failed` with status and body, not retried;
-        - no answer within `ANSWER_SECONDS`, or only part of one: in `Result.failed`. The message
-          may have been delivered, so the post is not retried;
+        - no answer within `ANSWER_SECONDS` (or `seconds`, if that is less), or only part of one:
+          in `Result.failed`. The message may have been delivered, so the post is not retried;
         - a kept connection turns out to be closed before any byte of an answer: retried at once,
           over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was
           not carried out. A closed connection suggests this but does not prove it: if API Gateway
@@ -69,8 +69,8 @@ class Poster:
         No post or retry begins later than `seconds` after the call. Ids are then left in the
         iterator, and `Result.stopped` says why; it does so too after a post has used up its
         attempts to connect. A post that waits for its retry is in `Result.failed`. The call
-        returns within `seconds + ANSWER_SECONDS`, plus the time that the iterator and the resolver
-        block; an id that the iterator yields too late is still posted to. With 0 seconds or less,
+        returns within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the
+        time that the iterator and the resolver block; an id that the iterator yields too late is still posted to. With 0 seconds or less,
         nothing is posted and no id is taken.
 
         Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new

@@ -147,6 +147,20 @@ def test_a_departure_is_told_once_whoever_notices_it(chat: Chat) -> None:
     all_is_well(chat)
 
 
+@pytest.mark.parametrize("_round", range(3))
+def test_many_departures_are_told_once_however_many_notice_them(chat: Chat, _round: int) -> None:
+    people = [chat.person(f"guest{n}", "tea") for n in range(6)]
+    chat.has_members("tea", 70, counted=76)
+    chat.connections.gone |= {f"c{n}" for n in range(70)}
+    chat.connections.posts.clear()
+    at_once(*(saying(person, "Hi") for person in people))
+    for person in people:
+        lines = "\n".join(chat.connections.received(person.id)).split("\n")
+        departures = sorted(line for line in lines if line.endswith("left room."))
+        assert departures == sorted(f"p{n} left room." for n in range(70))
+    all_is_well(chat)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_everything_at_once(chat: Chat, seed: int) -> None:
     people = [chat.somebody() for _ in range(6)]

@@ -1,0 +1,56 @@
+"""What an invocation counts, in CloudWatch's embedded metric format.
+
+CloudWatch makes metrics of log lines in this form; no request is made for them (CloudWatch
+Logs: "Specification: Embedded metric format").
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+NAMESPACE = "ChaliceChat"
+
+_counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
+
+
+def count(**amounts: float) -> None:
+    """Add to the metrics of the invocation under way; outside of one, nothing is counted."""
+    counted = _counted.get()
+    if counted is not None:
+        counted.update(amounts)
+
+
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Count what happens inside; the counter is for `embedded`."""
+    counted: Counter[str] = Counter()
+    token = _counted.set(counted)
+    try:
+        yield counted
+    finally:
+        _counted.reset(token)
+
+
+def embedded(counted: Counter[str]) -> dict[str, Any]:
+    """The fields that make metrics of a log line, with one dimension, the stack."""
+    metrics = {name: amount for name, amount in counted.items() if amount}
+    if not metrics:
+        return {}
+    directive = {
+        "Namespace": NAMESPACE,
+        "Dimensions": [["Stack"]],
+        "Metrics": [{"Name": name, "Unit": _unit(name)} for name in metrics],
+    }
+    return {
+        "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
+        "Stack": os.environ.get("STACK", "none"),
+        **metrics,
+    }
+
+
+def _unit(name: str) -> str:
+    return "Milliseconds" if name.endswith("Milliseconds") else "Count"

@@ -1,0 +1,85 @@
+"""The directory of the rooms: which are open, and how many members each has.
+
+A count is changed by a plain `ADD`, outside of the transactions that move people: those would
+meet on a popular room's row and cancel each other. It is raised before somebody enters and
+lowered after somebody has left, so a crash in between leaves it too high, never too low: an
+empty room may be listed until its row expires, an occupied room is never hidden.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.log import log
+from chalicelib.rows import LIFETIME_SECONDS, directory_key
+
+
+class Rooms:
+    """Counts the members of the rooms. Costs are in requests to DynamoDB."""
+
+    def __init__(self, table: Any, clock: Callable[[], float]) -> None:
+        self._table = table
+        self._clock = clock
+        self._refused = table.meta.client.exceptions.ConditionalCheckFailedException
+
+    def count_in(self, room: str) -> None:
+        """Count one member more. 1 request; up to 2 more if the row has expired.
+
+        A row that has expired, but is still there, starts anew.
+        """
+        now = int(self._clock())
+        values = {":one": 1, ":now": now, ":then": now + LIFETIME_SECONDS}
+        add = (
+            "ADD members :one SET expires_at = :then",
+            "attribute_not_exists(PK) OR expires_at > :now",
+        )
+        reset = ("SET members = :one, expires_at = :then", "expires_at <= :now")
+        for update, condition in (add, reset, add):
+            try:
+                self._table.update_item(
+                    Key=directory_key(room),
+                    UpdateExpression=update,
+                    ConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                )
+                return
+            except self._refused:
+                continue
+        raise RuntimeError("The directory's row expired while it was being renewed.")
+
+    def count_out(self, room: str, members: int = 1) -> None:
+        """Count members less, and close the room after the last one. 1 request; 1 more to close.
+
+        A failure is logged, not raised: the members have left.
+        """
+        try:
+            response = self._change(room, -members)
+            retries = response["ResponseMetadata"].get("RetryAttempts", 0)
+            if retries:  # each may have counted as well; a count must not be too low
+                response = self._change(room, retries * members)
+            if response["Attributes"]["members"] <= 0:
+                self._close(room)
+        except self._refused:
+            pass  # the row has expired, and so have all whom it counted
+        except (ClientError, BotoCoreError):
+            log.exception("the count of a room may be too high until it expires")
+
+    def _change(self, room: str, change: int) -> Any:
+        return self._table.update_item(
+            Key=directory_key(room),
+            UpdateExpression="ADD members :change",
+            ConditionExpression="attribute_exists(PK)",
+            ExpressionAttributeValues={":change": change},
+            ReturnValues="UPDATED_NEW",
+        )
+
+    def _close(self, room: str) -> None:
+        try:
+            self._table.delete_item(
+                Key=directory_key(room),
+                ConditionExpression="members <= :none",
+                ExpressionAttributeValues={":none": 0},
+            )
+        except self._refused:
+            pass  # somebody has come in meanwhile

@@ -1,0 +1,116 @@
+"""The table's rows: their keys, and the records that are made of them.
+
+| PK            | SK                   | attributes                      | what it says               |
+|---------------|----------------------|---------------------------------|----------------------------|
+| connection id | `username_{name}`    | room, expires_at                | an open connection         |
+| connection id | `room_{room}`        | username, joined_at, expires_at | it is a member of the room |
+| `rooms`       | `open_{room}`        | members, expires_at             | the directory of the rooms |
+| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname    |
+
+The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
+`expires_at` (Unix time in seconds) is when the connection is certainly closed. DynamoDB deletes
+such rows, but late, so every read leaves them out.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib import names
+
+CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway quotas: "Connection duration for WebSocket API"
+GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clocks that differ
+LIFETIME_SECONDS = CONNECTION_SECONDS + GRACE_SECONDS
+
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection as the table has it: `username` is empty until it has a nickname."""
+
+    id: str
+    username: str = ""
+    room: str | None = None
+    expires_at: int = 0
+
+    @property
+    def key(self) -> Item:
+        return {"PK": self.id, "SK": f"username_{self.username}"}
+
+    @property
+    def row(self) -> Item:
+        row = {**self.key, "expires_at": self.expires_at}
+        return row if self.room is None else {**row, "room": self.room}
+
+    @property
+    def member_key(self) -> Item:
+        return {"PK": self.id, "SK": f"room_{self.room}"}
+
+    def member_row(self, joined_at: int) -> Item:
+        return {
+            **self.member_key,
+            "username": self.username,
+            "joined_at": joined_at,
+            "expires_at": self.expires_at,
+        }
+
+    @property
+    def claim_row(self) -> Item:
+        return {
+            **claim_key(self.username),
+            "connection_id": self.id,
+            "expires_at": self.expires_at,
+        }
+
+
+@dataclass(frozen=True)
+class Member(Connection):
+    """A connection as its row in a room has it; `joined_at` is Unix time in microseconds."""
+
+    joined_at: int = 0
+
+
+def connection(row: Item, expires_at: int) -> Connection:
+    """From a `username_` row; `expires_at` is for rows of the tutorial, which have none."""
+    expiry = int(row.get("expires_at", expires_at))
+    return Connection(row["PK"], suffix(row["SK"]), row.get("room"), expiry)
+
+
+def member(row: Item, expires_at: int) -> Member:
+    """From a `room_` row; those of the tutorial have nothing but their keys."""
+    expiry = int(row.get("expires_at", expires_at))
+    joined_at = int(row.get("joined_at", 0))
+    return Member(row["PK"], row.get("username", ""), suffix(row["SK"]), expiry, joined_at)
+
+
+def directory_key(room: str) -> Item:
+    return {"PK": "rooms", "SK": f"open_{room}"}
+
+
+def claim_key(username: str) -> Item:
+    return {"PK": "usernames", "SK": f"taken_{names.claim(username)}"}
+
+
+def suffix(sort_key: str) -> str:
+    return sort_key.split("_", 1)[1]
+
+
+Packed = dict[str, list[tuple[str, str, int]]]  # id, nickname and expiry, by room; "" is none
+
+
+def pack(connections: Iterable[Connection]) -> Packed:
+    """Connections as little JSON as possible, with all that their removal needs."""
+    packed: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for each in connections:
+        packed[each.room or ""].append((each.id, each.username, each.expires_at))
+    return dict(packed)
+
+
+def unpack(packed: Packed) -> list[Connection]:
+    return [
+        Connection(id, username, room or None, expires_at)
+        for room, members in packed.items()
+        for id, username, expires_at in members
+    ]

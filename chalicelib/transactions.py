@@ -1,0 +1,130 @@
+"""DynamoDB's transactions: the actions that the chat needs, and their conditions."""
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from chalicelib import aws
+from chalicelib.rows import Connection, Item, claim_key
+
+# Why a transaction was cancelled that may well succeed a moment later (TransactWriteItems).
+_PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+
+# With less time than this to the invocation's deadline, nothing new is begun.
+REST_SECONDS = 1.0
+
+
+class Refused(Exception):
+    """A transaction was cancelled because conditions did not hold.
+
+    `found` has those actions by name, and what was there instead: a row in DynamoDB's own
+    notation, empty if there was none.
+    """
+
+    def __init__(self, found: dict[Any, Item]) -> None:
+        super().__init__(f"{len(found)} conditions did not hold")
+        self.found = found
+
+
+class Transactions:
+    """Writes rows of the table, all or none."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table.name
+        self._client = table.meta.client
+
+    def transact(self, actions: dict[Any, Item]) -> None:
+        """Carry out named actions, all or none: then raises `Refused`. 1 request.
+
+        Where it met another transaction on the same item, or was throttled, it is retried.
+        Raises botocore's `ClientError` and `BotoCoreError`.
+        """
+        for pause in pauses():
+            try:
+                self._client.transact_write_items(TransactItems=list(actions.values()))
+                return
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = error.response["CancellationReasons"]
+                found = {
+                    name: reason.get("Item", {})
+                    for name, reason in zip(actions, reasons, strict=True)
+                    if reason["Code"] == "ConditionalCheckFailed"
+                }
+                if found:
+                    raise Refused(found) from None
+                if not any(reason["Code"] in _PASSING_REASONS for reason in reasons):
+                    raise
+                cancelled = error
+            time.sleep(pause)
+        raise cancelled
+
+    def put(self, row: Item, **condition: Any) -> Item:
+        return {"Put": {"TableName": self._table, "Item": row, **condition}}
+
+    def replace_row(self, old: Connection, new: Connection) -> Item:
+        """Put a connection's row over the old one, if that is as it was read."""
+        return self.put(new.row, **_unchanged(old))
+
+    def delete_row(self, connection: Connection) -> Item:
+        """Delete a connection's row if it is as it was read; `Refused` has what it is now."""
+        return self._delete(
+            connection.key, **_unchanged(connection), ReturnValuesOnConditionCheckFailure="ALL_OLD"
+        )
+
+    def delete_member(self, connection: Connection) -> Item:
+        return self._delete(connection.member_key)
+
+    def rename_member(self, connection: Connection) -> Item:
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": connection.member_key,
+                "UpdateExpression": "SET username = :name",
+                "ConditionExpression": "attribute_exists(PK)",
+                "ExpressionAttributeValues": {":name": connection.username},
+            }
+        }
+
+    def claim(self, connection: Connection, now: int) -> Item:
+        """Claim its nickname, if that is free, expired or its own; `Refused` has the holder."""
+        return self.put(
+            connection.claim_row,
+            ConditionExpression="attribute_not_exists(PK) OR expires_at <= :now "
+            "OR connection_id = :me",
+            ExpressionAttributeValues={":me": connection.id, ":now": now},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+
+    def release(self, connection: Connection) -> Item:
+        """Delete its claim, unless that has expired and is somebody else's by now."""
+        return self._delete(
+            claim_key(connection.username),
+            ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
+            ExpressionAttributeValues={":me": connection.id},
+        )
+
+    def _delete(self, key: Item, **condition: Any) -> Item:
+        return {"Delete": {"TableName": self._table, "Key": key, **condition}}
+
+
+def _unchanged(connection: Connection) -> Item:
+    """The condition that a connection's row, whose key has its name, is as it was read."""
+    if connection.room is None:
+        return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(room)"}
+    return {
+        "ConditionExpression": "room = :room",
+        "ExpressionAttributeValues": {":room": connection.room},
+    }
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait after each failed attempt: exponential back-off with full jitter.
+
+    8 attempts, at most 3.2 s of pauses in all (AWS Architecture Blog: "Exponential Backoff
+    And Jitter"); fewer near the invocation's deadline.
+    """
+    for attempt in range(8):
+        if attempt and aws.seconds_left() < REST_SECONDS:
+            return
+        yield random.uniform(0, 0.025 * 2**attempt)
