@@ -14,10 +14,10 @@ from chalicelib import aws, names
 from chalicelib.log import log
 from chalicelib.metrics import count
 from chalicelib.names import InvalidName
-from chalicelib.rows import Connection, Member
+from chalicelib.rows import Connection
 from chalicelib.sender import Sender
-from chalicelib.storage import NicknameTaken, StaleRecord, Storage
-from chalicelib.transactions import REST_SECONDS, pauses
+from chalicelib.storage import NicknameTaken, Storage
+from chalicelib.transactions import REST_SECONDS, StaleRecord, pauses
 
 MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
 
@@ -223,8 +223,7 @@ class Handler:
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
         """In the order in which they joined; the index may not show the asker yet."""
-        members = sorted(self._storage.iter_members(room), key=lambda m: (m.joined_at, m.id))
-        listed = {member.id: member.username for member in members}
+        listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
 
@@ -244,7 +243,7 @@ class Handler:
         if room is not None:
             self._post(self._audience(room, {connection.id}), line)
 
-    def _audience(self, room: str, absent: Collection[str]) -> list[Member]:
+    def _audience(self, room: str, absent: Collection[str]) -> list[Connection]:
         """The members to tell of comings and goings, without the absent; none above `AUDIENCE`."""
         members = self._storage.iter_members(room, limit=AUDIENCE + 2)
         present = (member for member in members if member.id not in absent)

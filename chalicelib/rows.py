@@ -28,7 +28,10 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection as the table has it: `username` is empty until it has a nickname."""
+    """A connection as the table has it: `username` is empty until it has a nickname.
+
+    Read as a member of a room, it has no `expires_at`: posts and removals do without.
+    """
 
     id: str
     username: str = ""
@@ -65,24 +68,10 @@ class Connection:
         }
 
 
-@dataclass(frozen=True)
-class Member(Connection):
-    """A connection as its row in a room has it; `joined_at` is Unix time in microseconds."""
-
-    joined_at: int = 0
-
-
 def connection(row: Item, expires_at: int) -> Connection:
     """From a `username_` row; `expires_at` is for rows of the tutorial, which have none."""
     expiry = int(row.get("expires_at", expires_at))
     return Connection(row["PK"], suffix(row["SK"]), row.get("room"), expiry)
-
-
-def member(row: Item, expires_at: int) -> Member:
-    """From a `room_` row; those of the tutorial have nothing but their keys."""
-    expiry = int(row.get("expires_at", expires_at))
-    joined_at = int(row.get("joined_at", 0))
-    return Member(row["PK"], row.get("username", ""), suffix(row["SK"]), expiry, joined_at)
 
 
 def directory_key(room: str) -> Item:
@@ -97,20 +86,20 @@ def suffix(sort_key: str) -> str:
     return sort_key.split("_", 1)[1]
 
 
-Packed = dict[str, list[tuple[str, str, int]]]  # id, nickname and expiry, by room; "" is none
+Packed = dict[str, list[tuple[str, str]]]  # ids and nicknames, by room; "" is none
 
 
 def pack(connections: Iterable[Connection]) -> Packed:
     """Connections as little JSON as possible, with all that their removal needs."""
-    packed: defaultdict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    packed: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for each in connections:
-        packed[each.room or ""].append((each.id, each.username, each.expires_at))
+        packed[each.room or ""].append((each.id, each.username))
     return dict(packed)
 
 
 def unpack(packed: Packed) -> list[Connection]:
     return [
-        Connection(id, username, room or None, expires_at)
+        Connection(id, username, room or None)
         for room, members in packed.items()
-        for id, username, expires_at in members
+        for id, username in members
     ]

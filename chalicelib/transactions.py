@@ -15,6 +15,10 @@ _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroug
 REST_SECONDS = 1.0
 
 
+class StaleRecord(Exception):
+    """The connection is not, or no longer, as the caller read it. Read it again and decide anew."""
+
+
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 

@@ -132,7 +132,7 @@ def test_the_fan_out_function_posts_what_it_is_handed(
     app: ModuleType, connections: Connections, log_lines: LogLines
 ) -> None:
     event = {
-        "connections": {"tea": [["c1", "John", 2**31], ["c2", "Jenny", 2**31]]},
+        "connections": {"tea": [["c1", "John"], ["c2", "Jenny"]]},
         "message": base64.b64encode(b"John: Hi").decode(),
         "hops": 1,
     }

@@ -158,7 +158,7 @@ def fan_out(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> FanOutFunction:
 
 
 def people(count: int) -> Iterator[Connection]:
-    return (Connection(f"c{n}", f"p{n}", "tea", 2**31) for n in range(count))
+    return (Connection(f"c{n}", f"p{n}", "tea") for n in range(count))
 
 
 def test_a_large_room_is_spread_in_chunks(chat: Chat, fan_out: FanOutFunction) -> None:
@@ -218,9 +218,7 @@ def test_the_largest_chunk_fits_an_asynchronous_invocation(
     longest."""
     monkeypatch.setattr("chalicelib.sender.CHUNK", CHUNK)
     monkeypatch.setattr(Poster, "post", lambda self, ids, *_: Result(delivered=len(list(ids))))
-    longest = (
-        Connection(f"L0SM9cOFvHc{n:04}=", "𝄞" * 32, "𝄞" * 64, 2**31) for n in range(2 * CHUNK)
-    )
+    longest = (Connection(f"L0SM9cOFvHc{n:04}=", "𝄞" * 32, "𝄞" * 64) for n in range(2 * CHUNK))
     chat.sender.post(longest, "\x00" * 131_072)
     assert [len(chunk) for chunk in fan_out.chunks] == [CHUNK]
     assert fan_out.sizes[0] < 1_000_000

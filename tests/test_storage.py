@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.rows import LIFETIME_SECONDS, Connection, Member
-from chalicelib.storage import NicknameTaken, StaleRecord, Storage
+from chalicelib.rows import LIFETIME_SECONDS, Connection
+from chalicelib.storage import NicknameTaken, Storage
+from chalicelib.transactions import StaleRecord
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 
@@ -183,7 +184,7 @@ def test_a_write_on_a_stale_record_changes_nothing(
 # Departures in bulk
 
 
-def crowd(storage: Storage, members: int, room: str = "chalice") -> list[Member]:
+def crowd(storage: Storage, members: int, room: str = "chalice") -> list[Connection]:
     for n in range(members):
         connect(storage, f"p{n}", room)
     return list(storage.iter_members(room))
