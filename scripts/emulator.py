@@ -17,7 +17,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -43,6 +44,7 @@ UNKNOWN_TYPES = {
     "AWS::ApplicationAutoScaling::ScalingPolicy",
 }
 READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Failure(Exception):
@@ -212,23 +214,29 @@ class Emulator:
     def run(self, *command: str, cwd: Path = ROOT) -> str:
         """What a command of .venv prints; when it fails, its output and a Failure.
 
-        The command has a process group of its own: when this is interrupted, none of the
-        processes that it started in turn is left.
+        It joins the process group of the emulator that this started, so that one kill ends both and
+        whatever they started in turn; without an emulator, it has a group of its own.
         """
-        process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]],
-            cwd=cwd,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        if self._server is not None:
+            self.require_alive()
+        process = None
         try:
+            with signals_held():
+                process = subprocess.Popen(
+                    [str(BIN / command[0]), *command[1:]],
+                    cwd=cwd,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=self._server.pid if self._server else 0,
+                )
             output, errors = process.communicate()
         except BaseException:
-            kill_group(process)
+            if process is not None:
+                kill_group(self._server or process)
+                process.wait()
             raise
         if process.returncode != 0:
             print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
@@ -245,14 +253,14 @@ class Emulator:
         temporary.mkdir(parents=True)
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
         log = self.directory / "emulator.log"
-        with log.open("w") as log_file:
+        with log.open("w") as log_file, signals_held():
             self._server = subprocess.Popen(
                 [EMULATOR_PYTHON, ROOT / "scripts" / "ministack_server.py", self.directory],
                 env=self._server_environment(temporary),
                 stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
-                start_new_session=True,
+                process_group=0,  # no session: processes of another one could not join it
             )
         self._wait_until_ready(log)
 
@@ -305,13 +313,23 @@ def require_free_port(port: int) -> None:
             ) from None
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Delays what would stop this, so that no process is started whose handle is then lost.
+
+    The process inherits that; nothing but SIGKILL ends it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def kill_group(leader: subprocess.Popen[Any]) -> None:
-    """Ends a process that was started as a session of its own, and all that it started."""
+    """Ends a process and all others of its group."""
     try:
         os.killpg(leader.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    for pipe in (leader.stdin, leader.stdout, leader.stderr):
-        if pipe:
-            pipe.close()
     leader.wait()

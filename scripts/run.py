@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from scripts.emulator import BIN, ROOT, Emulator, Failure, require_free_port
+from scripts.emulator import BIN, ROOT, STOPPING, Emulator, Failure, require_free_port
 
 DEFAULT_PORT = 4566
 HAS_TERMINAL = os.isatty(0)
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
