@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -235,8 +235,8 @@ class Emulator:
             output, errors = process.communicate()
         except BaseException:
             if process is not None:
-                kill_group(self._server or process)
-                process.wait()
+                kill_group((self._server or process).pid)
+                collect(process.pid)
             raise
         if process.returncode != 0:
             print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
@@ -294,10 +294,11 @@ class Emulator:
             time.sleep(0.05)
 
     def _stop(self) -> None:
-        if self._server is not None:
-            kill_group(self._server)  # it has nothing to save
-            self._server = None
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with signals_held():
+            if self._server is not None:
+                kill_group(self._server.pid)  # it has nothing to save
+                self._server = None
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def require_free_port(port: int) -> None:
@@ -319,17 +320,25 @@ def signals_held() -> Iterator[None]:
 
     The process inherits that; nothing but SIGKILL ends it.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def kill_group(leader: subprocess.Popen[Any]) -> None:
+def kill_group(leader: int) -> None:
     """Ends a process and all others of its group."""
-    try:
-        os.killpg(leader.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    leader.wait()
+    with suppress(ProcessLookupError, PermissionError):  # macOS forbids to kill the dead
+        os.killpg(leader, signal.SIGKILL)
+    collect(leader)
+
+
+def collect(process: int) -> None:
+    """Returns once the process has ended.
+
+    Popen.wait() would wait for ever when a signal had interrupted Popen.poll(), which has a lock.
+    """
+    with suppress(ChildProcessError):
+        os.waitpid(process, 0)
