@@ -120,6 +120,7 @@ class Emulator:
     ) -> None:
         self.port = port
         self.directory = directory
+        self.log = directory / "emulator.log"
         self.environment = aws_environment(port)
         self._say = say
         self._functions_output = functions_output
@@ -252,17 +253,17 @@ class Emulator:
         temporary = self.directory / "tmp"
         temporary.mkdir(parents=True)
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        log = self.directory / "emulator.log"
-        with log.open("w") as log_file, signals_held():
+        with self.log.open("w") as log_file, signals_held():
             self._server = subprocess.Popen(
-                [EMULATOR_PYTHON, ROOT / "scripts" / "ministack_server.py", self.directory],
+                [EMULATOR_PYTHON, "-m", "scripts.ministack_server", self.directory],
+                cwd=ROOT,
                 env=self._server_environment(temporary),
                 stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
                 process_group=0,  # no session: processes of another one could not join it
             )
-        self._wait_until_ready(log)
+        self._wait_until_ready()
 
     def _server_environment(self, temporary: Path) -> dict[str, str]:
         """Little of the caller's: the functions inherit this."""
@@ -284,12 +285,12 @@ class Emulator:
             }
         )
 
-    def _wait_until_ready(self, log: Path) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._server is not None
         deadline = time.monotonic() + READY_WITHIN
         while not self.is_running():
             if self._server.poll() is not None or time.monotonic() > deadline:
-                print(f"\n{log.read_text()}".rstrip(), file=sys.stderr)
+                print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
                 raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
             time.sleep(0.05)
 
