@@ -1,13 +1,11 @@
 """AWS on this machine: MiniStack's life, and the app's deployment onto it.
 
 The deployment is AWS's own: the same three commands, `chalice package`, `aws cloudformation
-package` and `aws cloudformation deploy`, with another endpoint. What the emulator needs different
-is in `adapt_template`.
+package` and `aws cloudformation deploy`, with another endpoint.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -21,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from scripts.slim import slim
 
@@ -38,11 +36,6 @@ STAGE = "api"
 SERVICES = (
     "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
 )
-UNKNOWN_TYPES = {
-    "AWS::ApiGatewayV2::Deployment",  # its stages deploy by themselves
-    "AWS::ApplicationAutoScaling::ScalableTarget",
-    "AWS::ApplicationAutoScaling::ScalingPolicy",
-}
 READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -76,28 +69,6 @@ def aws_environment(port: int) -> dict[str, str]:
 def endpoint_of(port: int, api_id: str) -> str:
     """The address of a WebSocket API, without its scheme: for its clients and for its functions."""
     return f"{HOST}:{port}/_aws/execute-api/{api_id}/{STAGE}"
-
-
-def adapt_template(template: dict[str, Any], port: int) -> dict[str, Any]:
-    """What Chalice packaged, as MiniStack can deploy it.
-
-    Without the types of resources that it does not know, without alarms over several metrics,
-    which it refuses, and with functions that post to the emulator instead of AWS.
-    """
-    resources: dict[str, dict[str, Any]] = {
-        name: json.loads(json.dumps(resource))
-        for name, resource in template["Resources"].items()
-        if resource["Type"] not in UNKNOWN_TYPES and "Metrics" not in resource.get("Properties", {})
-    }
-    for resource in resources.values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            environment = (
-                resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {})
-            )
-            environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = {
-                "Fn::Sub": f"http://{endpoint_of(port, '${WebsocketAPI}')}"
-            }
-    return template | {"Resources": resources}
 
 
 class Emulator:
@@ -170,13 +141,11 @@ class Emulator:
         self._say("Packaging the app")
         self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
         slim(out / "deployment.zip")
-        sam = out / "sam.json"
-        sam.write_text(json.dumps(adapt_template(json.loads(sam.read_text()), self.port), indent=2))
         self._say("Uploading it")
         self.run("aws", "s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"
         self.run(
-            *("aws", "cloudformation", "package", "--template-file", str(sam)),
+            *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
             *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
         )
         return template

@@ -22,10 +22,10 @@ def handler(event, context):
 
 INVOKE = """
 import json, pathlib, queue, sys, time
-from scripts import ministack_server
+from scripts import ministack_patches
 from ministack.core import lambda_runtime
 
-ministack_server.patch()
+ministack_patches.apply(sys.stdout)
 put = queue.Queue.put
 queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a reader that is slow
 arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
