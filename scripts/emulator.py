@@ -6,21 +6,20 @@ package` and `aws cloudformation deploy`, with another endpoint.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from scripts.processes import collect, kill_group, signals_held
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +36,6 @@ SERVICES = (
     "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
 )
 READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Failure(Exception):
@@ -116,12 +114,7 @@ class Emulator:
 
     def is_running(self) -> bool:
         """Whether a MiniStack (not just anything) answers on the port."""
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False
+        return self._process_that_answers() is not None
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this started has ended by itself."""
@@ -257,11 +250,20 @@ class Emulator:
     def _wait_until_ready(self) -> None:
         assert self._server is not None
         deadline = time.monotonic() + READY_WITHIN
-        while not self.is_running():
+        while self._process_that_answers() != str(self._server.pid):
             if self._server.poll() is not None or time.monotonic() > deadline:
                 print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
                 raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
             time.sleep(0.05)
+
+    def _process_that_answers(self) -> str | None:
+        """The id of the MiniStack on the port, which tells it as its edition."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
+                return str(json.load(answer)["edition"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
 
     def _stop(self) -> None:
         with signals_held():
@@ -282,33 +284,3 @@ def require_free_port(port: int) -> None:
                 f"Port {port} cannot be used ({error.strerror}); choose another, as in "
                 f"`make run PORT={port + 1 if port < 65535 else 4566}`."
             ) from None
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Delays what would stop this, so that no process is started whose handle is then lost.
-
-    The process inherits that; nothing but SIGKILL ends it.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def kill_group(leader: int) -> None:
-    """Ends a process and all others of its group."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS forbids to kill the dead
-        os.killpg(leader, signal.SIGKILL)
-    collect(leader)
-
-
-def collect(process: int) -> None:
-    """Returns once the process has ended.
-
-    Popen.wait() would wait for ever when a signal had interrupted Popen.poll(), which has a lock.
-    """
-    with suppress(ChildProcessError):
-        os.waitpid(process, 0)

@@ -44,5 +44,6 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
     ministack_patches.apply(functions_output)
+    os.environ["MINISTACK_EDITION"] = str(os.getpid())  # how its health tells `emulator.py`
     sys.argv = ["ministack"]
     app.main()

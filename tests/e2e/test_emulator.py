@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scripts.emulator import EMULATOR_PYTHON, ROOT, aws_environment
+from scripts.emulator import EMULATOR_PYTHON, ROOT, Emulator, Failure, aws_environment
 from scripts.function_process import on_this_machine
 from tests.e2e.conftest import Cloud
 
@@ -58,6 +58,16 @@ def test_what_a_function_prints_is_logged_with_its_own_invocation(tmp_path: Path
     )
     logs = json.loads(invoked.stdout.splitlines()[-1])
     assert logs == ["a line", "", "unfinished", "two\nlines", "", "dies", "after that"]
+
+
+def test_it_does_not_take_another_emulator_for_its_own(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that took the port after it was found to be free."""
+    monkeypatch.setattr("scripts.emulator.require_free_port", lambda port: None)
+    with pytest.raises(Failure), Emulator(cloud.emulator.port, tmp_path / "second"):
+        pass
+    assert cloud.emulator.is_running()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
             run.prints(r"ChaliceChat-WebsocketMessage\S*: ")
 
             with script("redeploy", port) as redeploy:
-                redeploy.prints(f"Deployed; the address is still {url}")
+                redeploy.prints(f"Deployed: {url}")
                 assert redeploy.ends() == 0
             john.says("/nick")
             john.hears("Current nickname: John")
