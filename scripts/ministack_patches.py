@@ -7,6 +7,7 @@ import json
 import logging
 import queue
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ PATIENCE = 5.0  # seconds for the end of a log; a function that was killed may h
 
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
+publishing = threading.Lock()
 
 
 def apply(output: TextIO) -> None:
@@ -84,11 +86,12 @@ class Environments:
             text = (
                 f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
             )
-        lambda_svc._emit_lambda_logs(
-            {"config": self._config}, request_id, text, failed, milliseconds
-        )
-        for line in text.splitlines():
-            print(f"{self._name}: {readable(line)}", file=functions_output, flush=True)
+        with publishing:  # two at once might both create the log group, and one lose its lines
+            lambda_svc._emit_lambda_logs(
+                {"config": self._config}, request_id, text, failed, milliseconds
+            )
+            for line in text.splitlines():
+                print(f"{self._name}: {readable(line)}", file=functions_output, flush=True)
 
 
 def worker_script() -> str:
