@@ -1,8 +1,7 @@
 """AWS on this machine: MiniStack's life, and the app's deployment onto it.
 
 The deployment is AWS's own: the same three commands, `chalice package`, `aws cloudformation
-package` and `aws cloudformation deploy`, with another endpoint. What the emulator needs different
-is in `adapt_template`.
+package` and `aws cloudformation deploy`, with another endpoint.
 """
 
 from __future__ import annotations
@@ -10,18 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
+from scripts.processes import collect, kill_group, signals_held
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,11 +35,6 @@ STAGE = "api"
 SERVICES = (
     "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
 )
-UNKNOWN_TYPES = {
-    "AWS::ApiGatewayV2::Deployment",  # its stages deploy by themselves
-    "AWS::ApplicationAutoScaling::ScalableTarget",
-    "AWS::ApplicationAutoScaling::ScalingPolicy",
-}
 READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
 
 
@@ -76,28 +69,6 @@ def endpoint_of(port: int, api_id: str) -> str:
     return f"{HOST}:{port}/_aws/execute-api/{api_id}/{STAGE}"
 
 
-def adapt_template(template: dict[str, Any], port: int) -> dict[str, Any]:
-    """What Chalice packaged, as MiniStack can deploy it.
-
-    Without the types of resources that it does not know, without alarms over several metrics,
-    which it refuses, and with functions that post to the emulator instead of AWS.
-    """
-    resources: dict[str, dict[str, Any]] = {
-        name: json.loads(json.dumps(resource))
-        for name, resource in template["Resources"].items()
-        if resource["Type"] not in UNKNOWN_TYPES and "Metrics" not in resource.get("Properties", {})
-    }
-    for resource in resources.values():
-        if resource["Type"] == "AWS::Serverless::Function":
-            environment = (
-                resource["Properties"].setdefault("Environment", {}).setdefault("Variables", {})
-            )
-            environment["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] = {
-                "Fn::Sub": f"http://{endpoint_of(port, '${WebsocketAPI}')}"
-            }
-    return template | {"Resources": resources}
-
-
 class Emulator:
     """MiniStack on a port of this machine's own address.
 
@@ -118,6 +89,7 @@ class Emulator:
     ) -> None:
         self.port = port
         self.directory = directory
+        self.log = directory / "emulator.log"
         self.environment = aws_environment(port)
         self._say = say
         self._functions_output = functions_output
@@ -142,12 +114,7 @@ class Emulator:
 
     def is_running(self) -> bool:
         """Whether a MiniStack (not just anything) answers on the port."""
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (OSError, urllib.error.URLError):
-            return False
+        return self._process_that_answers() is not None
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this started has ended by itself."""
@@ -167,13 +134,11 @@ class Emulator:
         self._say("Packaging the app")
         self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
         slim(out / "deployment.zip")
-        sam = out / "sam.json"
-        sam.write_text(json.dumps(adapt_template(json.loads(sam.read_text()), self.port), indent=2))
         self._say("Uploading it")
         self.run("aws", "s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"
         self.run(
-            *("aws", "cloudformation", "package", "--template-file", str(sam)),
+            *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
             *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
         )
         return template
@@ -212,23 +177,29 @@ class Emulator:
     def run(self, *command: str, cwd: Path = ROOT) -> str:
         """What a command of .venv prints; when it fails, its output and a Failure.
 
-        The command has a process group of its own: when this is interrupted, none of the
-        processes that it started in turn is left.
+        It joins the process group of the emulator that this started, so that one kill ends both and
+        whatever they started in turn; without an emulator, it has a group of its own.
         """
-        process = subprocess.Popen(
-            [str(BIN / command[0]), *command[1:]],
-            cwd=cwd,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        if self._server is not None:
+            self.require_alive()
+        process = None
         try:
+            with signals_held():
+                process = subprocess.Popen(
+                    [str(BIN / command[0]), *command[1:]],
+                    cwd=cwd,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    process_group=self._server.pid if self._server else 0,
+                )
             output, errors = process.communicate()
         except BaseException:
-            kill_group(process)
+            if process is not None:
+                kill_group((self._server or process).pid)
+                collect(process.pid)
             raise
         if process.returncode != 0:
             print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
@@ -244,17 +215,17 @@ class Emulator:
         temporary = self.directory / "tmp"
         temporary.mkdir(parents=True)
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        log = self.directory / "emulator.log"
-        with log.open("w") as log_file:
+        with self.log.open("w") as log_file, signals_held():
             self._server = subprocess.Popen(
-                [EMULATOR_PYTHON, ROOT / "scripts" / "ministack_server.py", self.directory],
+                [EMULATOR_PYTHON, "-m", "scripts.ministack_server", self.directory],
+                cwd=ROOT,
                 env=self._server_environment(temporary),
                 stdin=subprocess.PIPE,  # closes when this process ends, however it ends
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
-                start_new_session=True,
+                process_group=0,  # no session: processes of another one could not join it
             )
-        self._wait_until_ready(log)
+        self._wait_until_ready()
 
     def _server_environment(self, temporary: Path) -> dict[str, str]:
         """Little of the caller's: the functions inherit this."""
@@ -276,20 +247,30 @@ class Emulator:
             }
         )
 
-    def _wait_until_ready(self, log: Path) -> None:
+    def _wait_until_ready(self) -> None:
         assert self._server is not None
         deadline = time.monotonic() + READY_WITHIN
-        while not self.is_running():
+        while self._process_that_answers() != str(self._server.pid):
             if self._server.poll() is not None or time.monotonic() > deadline:
-                print(f"\n{log.read_text()}".rstrip(), file=sys.stderr)
+                print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
                 raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
             time.sleep(0.05)
 
+    def _process_that_answers(self) -> str | None:
+        """The id of the MiniStack on the port, which tells it as its edition."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
+                return str(json.load(answer)["edition"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
     def _stop(self) -> None:
-        if self._server is not None:
-            kill_group(self._server)  # it has nothing to save
-            self._server = None
-        shutil.rmtree(self.directory, ignore_errors=True)
+        with signals_held():
+            if self._server is not None:
+                kill_group(self._server.pid)  # it has nothing to save
+                self._server = None
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def require_free_port(port: int) -> None:
@@ -303,15 +284,3 @@ def require_free_port(port: int) -> None:
                 f"Port {port} cannot be used ({error.strerror}); choose another, as in "
                 f"`make run PORT={port + 1 if port < 65535 else 4566}`."
             ) from None
-
-
-def kill_group(leader: subprocess.Popen[Any]) -> None:
-    """Ends a process that was started as a session of its own, and all that it started."""
-    try:
-        os.killpg(leader.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    for pipe in (leader.stdin, leader.stdout, leader.stderr):
-        if pipe:
-            pipe.close()
-    leader.wait()

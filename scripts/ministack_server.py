@@ -1,91 +1,49 @@
-"""Runs MiniStack, with what it lacks for a WebSocket API; lives in .venv-emulator.
+"""Runs MiniStack, patched by `ministack_patches.py`, until whoever started it dies; `emulator.py` does.
 
-Started by `emulator.py` with the directory of its files as an argument, so that `ps` tells one
-emulator from another. Three things differ from the plain `ministack` command:
-
-- MiniStack drops what a function prints when a WebSocket invoked it. Here it goes to CloudWatch
-  Logs, as on AWS, and to standard output, one line each, with the function's name before it.
-- MiniStack gives all WebSocket messages of a function to one process, one after another. Here
-  each concurrent invocation gets an environment of its own, as on AWS.
-- It ends, with its functions and files, when its standard input closes: when whoever started it dies.
-
-The first two reach into MiniStack's inside, which its exact version in requirements-emulator.txt
-makes safe.
+Its argument is the directory of its files, so `ps` tells one emulator from another.
 """
 
-import json
 import os
-import shutil
 import signal
+import subprocess
 import sys
 import threading
-import time
-from typing import Any
 
 from ministack import app
-from ministack.core import lambda_runtime
-from ministack.services import lambda_svc
 
+from scripts import ministack_patches
 
-class Environments:
-    """Stands for the one worker that the WebSocket code asks for, and invokes a free one."""
-
-    def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
-        self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
-
-    def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
-        worker, _ = lambda_runtime.acquire_worker(
-            self._name, self._config, self._code, qualifier=self._qualifier
-        )
-        started = time.monotonic()
-        try:
-            result: dict[str, Any] = worker.invoke(event, request_id)
-        except RuntimeError as error:  # it did not even start; AWS logs that as well
-            result = {"status": "error", "error": str(error)}
-        finally:
-            lambda_runtime.release_worker(worker)
-        self._publish(result, request_id, int((time.monotonic() - started) * 1000))
-        return result
-
-    def _publish(self, result: dict[str, Any], request_id: str, milliseconds: int) -> None:
-        failed = result["status"] == "error"
-        text = result.get("log") or ""
-        if failed:
-            text = (
-                f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
-            )
-        lambda_svc._emit_lambda_logs(
-            {"config": self._config}, request_id, text, failed, milliseconds
-        )
-        for line in text.splitlines():
-            print(f"{self._name}: {readable(line)}", file=FUNCTIONS_OUTPUT, flush=True)
-
-
-def readable(line: str) -> str:
-    """A function's line of JSON as a person at a terminal wants it; any other as it is."""
-    try:
-        fields = json.loads(line)
-        fields.pop("_aws", None)
-        shown = [str(fields.pop(name)) for name in ("level", "message")]
-    except (ValueError, AttributeError, KeyError):
-        return line
-    traceback = fields.pop("exception", "")
-    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
-    return "\n".join(filter(None, [" ".join(shown), traceback]))
+# Waits 2 s at most: where nobody collects the dead, their group never becomes empty.
+CLEAR_UP = """
+kill -s KILL -- "-$1"
+for _ in $(seq 20); do kill -s 0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
+rm -rf -- "$2"
+"""
 
 
 def stop_with_parent(directory: str) -> None:
-    """Waits until the other end of standard input is gone, then ends this whole process group."""
+    """Waits until the other end of standard input is gone, then ends this whole process group.
+
+    A process outside of the group removes the directory, once nobody is left to write to it.
+    """
     sys.stdin.buffer.read()
-    shutil.rmtree(directory, ignore_errors=True)
-    os.killpg(0, signal.SIGKILL)
+    command = ["/bin/sh", "-c", CLEAR_UP, "sh", str(os.getpgrp()), directory]
+    subprocess.Popen(command, start_new_session=True)
+
+
+def be_in_the_background() -> None:
+    """Undoes what `emulator.py` held while it started this; and may write to any terminal."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
+    be_in_the_background()
     # Standard output belongs to the functions; MiniStack's own lines go with its errors.
-    FUNCTIONS_OUTPUT = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
     threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
-    lambda_runtime.get_or_create_worker = Environments
+    ministack_patches.apply(functions_output)
+    os.environ["MINISTACK_EDITION"] = str(os.getpid())  # how its health tells `emulator.py`
     sys.argv = ["ministack"]
     app.main()

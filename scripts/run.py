@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from scripts.emulator import BIN, ROOT, Emulator, Failure, require_free_port
+from scripts.processes import STOPPING
 
 DEFAULT_PORT = 4566
 HAS_TERMINAL = os.isatty(0)
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(Exception):
@@ -66,7 +66,7 @@ def redeploy(port: int) -> None:
         raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
     url = emulator.deploy()
     steps.end()
-    print(f"Deployed; the address is still {url}")
+    print(f"Deployed: {url}")
 
 
 def terminal_has_hung_up() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml  # which the AWS CLI brings, and writes templates with
 
-from scripts.emulator import BIN, REGION, ROOT, adapt_template, aws_environment
+from scripts.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.slim import slim
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -343,30 +343,6 @@ def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
     linted = subprocess.run(command, capture_output=True, text=True)
     assert linted.stdout + linted.stderr == ""
     assert linted.returncode == 0
-
-
-def test_for_the_emulator_only_what_it_lacks_is_changed(template: dict[str, Any]) -> None:
-    before = json.dumps(template)
-    adapted = adapt_template(template, 4566)
-    assert json.dumps(template) == before
-
-    lacking = template["Resources"].keys() - adapted["Resources"].keys()
-    assert {template["Resources"][name]["Type"] for name in lacking} == {
-        "AWS::ApiGatewayV2::Deployment",
-        "AWS::ApplicationAutoScaling::ScalableTarget",
-        "AWS::ApplicationAutoScaling::ScalingPolicy",
-        "AWS::CloudWatch::Alarm",
-    }
-    endpoint = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
-    for function in of_type(adapted, "AWS::Serverless::Function").values():
-        assert function["Environment"]["Variables"].pop(endpoint) == {
-            "Fn::Sub": "http://127.0.0.1:4566/_aws/execute-api/${WebsocketAPI}/api"
-        }
-        if not function["Environment"]["Variables"]:
-            del function["Environment"]
-    for name in lacking:
-        adapted["Resources"][name] = template["Resources"][name]
-    assert adapted == template
 
 
 def test_the_emulators_environment_has_nothing_of_a_real_account(

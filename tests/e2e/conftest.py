@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -36,12 +37,23 @@ class Cloud:
         )
 
 
+CLOUDS: list[Cloud] = []  # those that are up
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds, which must be soon."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline
+        if time.monotonic() > deadline:
+            awaited = inspect.getsource(condition).strip()
+            pytest.fail("\n".join([f"not within {PATIENCE} s: {awaited}", *map(told, CLOUDS)]))
         time.sleep(0.05)
+
+
+def told(cloud: Cloud) -> str:
+    """The last that its functions and the emulator itself have said."""
+    logs = (cloud.functions_output, cloud.emulator.log)
+    return "\n".join(f"--- {log}\n{log.read_text()[-4000:]}" for log in logs)
 
 
 def free_port() -> int:
@@ -66,7 +78,12 @@ def new_cloud(directory: Path) -> Iterator[Cloud]:
     with output.open("w") as file:
         emulator = Emulator(free_port(), directory / "emulator", functions_output=file)
         with emulator:
-            yield Cloud(emulator, output)
+            cloud = Cloud(emulator, output)
+            CLOUDS.append(cloud)
+            try:
+                yield cloud
+            finally:
+                CLOUDS.remove(cloud)
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts.emulator import HOST, ROOT
+from scripts.emulator import HOST, ROOT, Emulator
 from scripts.run import directory_of
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import eventually, free_port
@@ -28,10 +30,10 @@ def as_from_a_terminal() -> None:
 class Script:
     """`make run` or `make redeploy` without make, and what it has printed."""
 
-    def __init__(self, what: str, port: int | str) -> None:
+    def __init__(self, what: str, port: int | str, python: str | Path) -> None:
         self.printed = ""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.run", what],
+            [python, "-m", "scripts.run", what],
             cwd=ROOT,
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
             stdout=subprocess.PIPE,
@@ -59,8 +61,8 @@ class Script:
 
 
 @contextmanager
-def script(what: str, port: int | str) -> Iterator[Script]:
-    started = Script(what, port)
+def script(what: str, port: int | str, python: str | Path = sys.executable) -> Iterator[Script]:
+    started = Script(what, port, python)
     try:
         yield started
     finally:
@@ -80,7 +82,7 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
             run.prints(r"ChaliceChat-WebsocketMessage\S*: ")
 
             with script("redeploy", port) as redeploy:
-                redeploy.prints(f"Deployed; the address is still {url}")
+                redeploy.prints(f"Deployed: {url}")
                 assert redeploy.ends() == 0
             john.says("/nick")
             john.hears("Current nickname: John")
@@ -104,6 +106,50 @@ def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -
         run.gets(ending)
         assert run.ends() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
     nothing_is_left(port)
+
+
+STUBBORN = """#!/bin/sh
+# In place of chalice: lives until the emulator's files are gone, and writes to them then.
+trap '' INT TERM HUP
+for out; do :; done
+while [ -e "$(dirname "$out")" ]; do sleep 0.01; done
+mkdir -p "$out"
+"""
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_a_command_under_way_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
+    (tmp_path / "python").symlink_to(sys.executable)
+    chalice = tmp_path / "chalice"
+    chalice.write_text(STUBBORN)
+    chalice.chmod(0o755)
+    port = free_port()
+    with script("run", port, tmp_path / "python") as run:
+        run.prints("Packaging the app")
+        eventually(lambda: any(str(chalice) in line for line in processes_of(port)))
+        run.gets(ending)
+        run.ends()
+    nothing_is_left(port)
+
+
+def test_a_signal_while_a_command_is_being_started_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    class Interrupted(subprocess.Popen[str]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    emulator = Emulator(free_port(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        emulator.run("python", "-c", "import time; time.sleep(20)")
+    (command,) = started
+    with pytest.raises(ProcessLookupError):
+        os.kill(command.pid, 0)
 
 
 def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:

@@ -1,0 +1,175 @@
+"""Makes MiniStack look like AWS to this app; each patch says what it mends.
+
+They reach into MiniStack's inside, which its exact version in requirements-emulator.txt makes safe.
+"""
+
+import json
+import logging
+import queue
+import sys
+import threading
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
+from ministack.services.cloudformation import changesets, provisioners
+
+from scripts import function_process
+from scripts.function_process import END_OF_LOG
+
+PATIENCE = 5.0  # seconds for the end of a log; a function that was killed may have left processes
+
+logger = logging.getLogger("chalice-chat")
+functions_output: TextIO = sys.stdout
+publishing = threading.Lock()
+
+
+def apply(output: TextIO) -> None:
+    """Patches everything; `output` gets what the functions print."""
+    global functions_output
+    functions_output = output
+
+    # It gave all WebSocket messages of a function to one process, one after another, and dropped
+    # what the function printed.
+    lambda_runtime.get_or_create_worker = Environments
+
+    # It took what a function printed within some milliseconds of its answer. A later line belonged
+    # to the next invocation, or to none.
+    lambda_runtime.Worker._read_stderr = read_log
+    lambda_runtime.Worker._drain_stderr = log_of_invocation
+    lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
+
+    # It answers `@connections` under its own address only, and functions post to AWS's.
+    lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
+
+    # It refused templates with types of resources that it does not know ...
+    provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
+    changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
+
+    # ... and alarms over several metrics.
+    provisioners._cw_metric_alarm_record = partial(
+        alarm_record, provisioners._cw_metric_alarm_record
+    )
+
+
+class Environments:
+    """Stands for the one worker that the WebSocket code asks for, and invokes a free one.
+
+    What the function printed goes to CloudWatch Logs, and to the output with its name before it.
+    """
+
+    def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
+        self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
+
+    def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        worker, _ = lambda_runtime.acquire_worker(
+            self._name, self._config, self._code, qualifier=self._qualifier
+        )
+        started = time.monotonic()
+        try:
+            result: dict[str, Any] = worker.invoke(event, request_id)
+        except RuntimeError as error:  # it did not even start; AWS logs that as well
+            result = {"status": "error", "error": str(error)}
+        finally:
+            lambda_runtime.release_worker(worker)
+        self._publish(result, request_id, int((time.monotonic() - started) * 1000))
+        return result
+
+    def _publish(self, result: dict[str, Any], request_id: str, milliseconds: int) -> None:
+        failed = result["status"] == "error"
+        text = result.get("log") or ""
+        if failed:
+            text = (
+                f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
+            )
+        with publishing:  # two at once might both create the log group, and one lose its lines
+            lambda_svc._emit_lambda_logs(
+                {"config": self._config}, request_id, text, failed, milliseconds
+            )
+            for line in text.splitlines():
+                print(f"{self._name}: {readable(line)}", file=functions_output, flush=True)
+
+
+def worker_script() -> str:
+    """MiniStack's script for a function's process, with `function_process.py` in it."""
+    script: str = lambda_runtime._PYTHON_WORKER_SCRIPT
+    for old, new in (
+        ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
+        (
+            "    _ms_install_invoke_depth()\n",
+            "    _ms_install_invoke_depth()\n    redirect_posts()\n",
+        ),
+        ("\nrun()\n", f"\n{Path(function_process.__file__).read_text()}\nrun()\n"),
+    ):
+        assert script.count(old) == 1, old
+        script = script.replace(old, new)
+    return script
+
+
+def read_log(worker: Any) -> None:
+    """Queues the lines of a worker's process, and None for each end of a log."""
+    lines = worker._stderr_queue
+    try:
+        for line in worker._proc.stderr:
+            text, end, _ = line.rstrip("\n").partition(END_OF_LOG)
+            if text or not end:
+                lines.put(text)
+            if end:
+                lines.put(None)
+    finally:
+        lines.put(None)
+
+
+def log_of_invocation(worker: Any) -> str:
+    """All that was printed until the end of the log, or of the process."""
+    lines: list[str] = []
+    deadline = time.monotonic() + PATIENCE
+    with suppress(queue.Empty):
+        while True:
+            line = worker._stderr_queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            if line is None:
+                break
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def readable(line: str) -> str:
+    """A function's line of JSON as a person at a terminal wants it; any other as it is."""
+    try:
+        fields = json.loads(line)
+        fields.pop("_aws", None)
+        shown = [str(fields.pop(name)) for name in ("level", "message")]
+    except (ValueError, AttributeError, KeyError):
+        return line
+    traceback = fields.pop("exception", "")
+    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
+    return "\n".join(filter(None, [" ".join(shown), traceback]))
+
+
+class Handlers(dict[str, Any]):
+    """What creates and deletes a resource, by its type; of AWS's types, none is missing."""
+
+    def __contains__(self, kind: object) -> bool:
+        return super().__contains__(kind) or str(kind).startswith("AWS::")
+
+    def get(self, kind: str, default: Any = None) -> Any:
+        if kind in self and not super().__contains__(kind):
+            return {"create": partial(create_nothing, kind), "delete": lambda *arguments: None}
+        return super().get(kind, default)
+
+
+def create_nothing(kind: str, name: str, properties: Any, stack: str) -> tuple[str, dict[str, Any]]:
+    logger.warning("%s of stack %s does nothing here: %s is not emulated", name, stack, kind)
+    return f"{stack}-{name}", {}
+
+
+def alarm_record(original: Any, name: str, properties: dict[str, Any]) -> Any:
+    """An alarm over several metrics is one over a metric that has no values."""
+    if "Metrics" in properties:
+        logger.warning("The alarm %s will not ring: metric math is not emulated", name)
+        properties = properties | {"Metrics": None, "Namespace": "none", "MetricName": "none"}
+    return original(name, properties)

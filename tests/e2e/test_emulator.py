@@ -1,0 +1,154 @@
+"""The emulator, where it is made to look like AWS."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.emulator import EMULATOR_PYTHON, ROOT, Emulator, Failure, aws_environment
+from scripts.function_process import on_this_machine
+from tests.e2e.conftest import Cloud
+
+FUNCTION = """
+import os, sys
+
+def handler(event, context):
+    print(event, end="")
+    if event == "dies":
+        sys.stdout.flush()
+        os._exit(1)
+"""
+
+INVOKE = """
+import json, pathlib, queue, sys, time
+from scripts import ministack_patches
+from ministack.core import lambda_runtime
+
+ministack_patches.apply(sys.stdout)
+put = queue.Queue.put
+queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a reader that is slow
+arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+config = {"FunctionArn": arn, "Handler": "app.handler", "Role": "arn:r", "Runtime": "python3.11"}
+worker = lambda_runtime.Worker("f", config, pathlib.Path(sys.argv[1]).read_bytes())
+printed = [worker.invoke(event, "id")["log"] for event in json.loads(sys.argv[2])]
+worker.kill()
+print(json.dumps(printed))
+"""
+
+
+def test_what_a_function_prints_is_logged_with_its_own_invocation(tmp_path: Path) -> None:
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as package:
+        package.writestr("app.py", FUNCTION)
+    (tmp_path / "code.zip").write_bytes(code.getvalue())
+    prints = ["a line\n", "", "unfinished", "two\nlines\n", "\n", "dies", "after that\n"]
+    invoked = subprocess.run(
+        [EMULATOR_PYTHON, "-c", INVOKE, tmp_path / "code.zip", json.dumps(prints)],
+        cwd=ROOT,
+        env=aws_environment(1),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    logs = json.loads(invoked.stdout.splitlines()[-1])
+    assert logs == ["a line", "", "unfinished", "two\nlines", "", "dies", "after that"]
+
+
+def test_it_does_not_take_another_emulator_for_its_own(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that took the port after it was found to be free."""
+    monkeypatch.setattr("scripts.emulator.require_free_port", lambda port: None)
+    with pytest.raises(Failure), Emulator(cloud.emulator.port, tmp_path / "second"):
+        pass
+    assert cloud.emulator.is_running()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "https://a1b2.execute-api.eu-north-1.amazonaws.com/api",
+            "http://127.0.0.1:4600/_aws/execute-api/a1b2/api",
+        ),
+        (
+            "https://a1b2.execute-api.cn-north-1.amazonaws.com.cn/dev/",
+            "http://127.0.0.1:4600/_aws/execute-api/a1b2/dev",
+        ),
+        ("https://chat.example.com/api", "https://chat.example.com/api"),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    ],
+)
+def test_posts_to_api_gateway_go_to_the_emulator(
+    monkeypatch: pytest.MonkeyPatch, url: str, expected: str
+) -> None:
+    monkeypatch.setenv("GATEWAY_PORT", "4600")
+    assert on_this_machine(url) == expected
+
+
+EXPORTING = """
+Resources:
+  Topic:
+    Type: AWS::SNS::Topic
+Outputs:
+  Topic:
+    Value: !Ref Topic
+    Export:
+      Name: !Sub ${AWS::StackName}-Topic
+"""
+
+IMPORTING = """
+Parameters:
+  Other:
+    Type: String
+Resources:
+  Target:
+    Type: AWS::ApplicationAutoScaling::ScalableTarget
+    Properties:
+      MinCapacity: {capacity}
+  Alarm:
+    Type: AWS::CloudWatch::Alarm
+    DependsOn: Target
+    Properties:
+      AlarmActions: [!ImportValue {{"Fn::Sub": "${{Other}}-Topic"}}]
+      ComparisonOperator: GreaterThanThreshold
+      EvaluationPeriods: 1
+      Threshold: {capacity}
+      Metrics:
+        - Id: all
+          Expression: SUM(METRICS())
+        - Id: one
+          ReturnData: false
+          MetricStat:
+            Metric: {{Namespace: AWS/Lambda, MetricName: Errors}}
+            Period: 300
+            Stat: Sum
+"""
+
+
+def test_stacks_may_have_what_it_does_not_emulate(cloud: Cloud, tmp_path: Path) -> None:
+    """In YAML, with values of another stack; and they are upgraded and deleted as any other."""
+    template = tmp_path / "template.yaml"
+    template.write_text(EXPORTING)
+    cloud.emulator.deploy_template(template, stack="Exporting")
+    for capacity in (5, 6):
+        template.write_text(IMPORTING.format(capacity=capacity))
+        cloud.emulator.deploy_template(template, stack="Importing", parameters=["Other=Exporting"])
+        (alarm,) = alarms(cloud, "Importing")
+        assert alarm["Threshold"] == capacity
+        assert ":Exporting-Topic" in alarm["AlarmActions"][0]
+    assert "AWS::ApplicationAutoScaling::ScalableTarget" in cloud.emulator.log.read_text()
+    cloud.emulator.delete("Importing")
+    cloud.emulator.delete("Exporting")
+    assert alarms(cloud, "Importing") == []
+
+
+def alarms(cloud: Cloud, stack: str) -> list[dict[str, Any]]:
+    found = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    return [alarm for alarm in found if alarm["AlarmName"].startswith(stack)]
