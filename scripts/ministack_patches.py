@@ -1,6 +1,6 @@
 """Makes MiniStack look like AWS to this app; each patch says what it mends.
 
-They reach into MiniStack's inside, which its exact version in requirements-emulator.txt makes safe.
+They reach into MiniStack's inside, which its exact version in requirements/emulator.txt makes safe.
 """
 
 import json

@@ -14,15 +14,12 @@ RESOURCES = Path(__file__).parent.parent / "resources.json"
 def create_table(dynamodb: Any, name: str = "ChaliceChat") -> Any:
     resources = json.loads(RESOURCES.read_text())["Resources"]
     properties = resources["ChaliceChatTable"]["Properties"]
-    wanted = ("IndexName", "KeySchema", "Projection")  # and no provisioned throughput
     return dynamodb.create_table(
         TableName=name,
-        BillingMode="PAY_PER_REQUEST",
+        BillingMode=properties["BillingMode"],
         AttributeDefinitions=properties["AttributeDefinitions"],
         KeySchema=properties["KeySchema"],
-        GlobalSecondaryIndexes=[
-            {key: index[key] for key in wanted} for index in properties["GlobalSecondaryIndexes"]
-        ],
+        GlobalSecondaryIndexes=properties["GlobalSecondaryIndexes"],
     )
 
 

@@ -1,9 +1,10 @@
-"""The CloudFormation template, as Chalice really merges it from the app and `resources.json`."""
+"""The two templates: the chat's, as Chalice merges it from app and `resources.json`, and monitoring's."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,22 +14,25 @@ from typing import Any
 
 import pytest
 import yaml  # which the AWS CLI brings, and writes templates with
+from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from scripts.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.slim import slim
 
+MONITORING = ROOT / "monitoring.yaml"
 NO_VALUE = {"Ref": "AWS::NoValue"}
+FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
 API_GATEWAY_TIMEOUT = 29  # seconds; a function that runs longer works for nobody
 
+Template = dict[str, Any]
 
-@pytest.fixture(scope="module")
-def sam_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Chalice needs a region for this, and no credentials."""
-    out = tmp_path_factory.mktemp("out")
+
+def package_app(project: Path, out: Path) -> Path:
+    """Chalice's template of the app. Chalice needs a region for this, and no credentials."""
     no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
     subprocess.run(
         [BIN / "chalice", "package", "--merge-template", "resources.json", out],
-        cwd=ROOT,
+        cwd=project,
         env=no_credentials | {"AWS_DEFAULT_REGION": REGION},
         check=True,
     )
@@ -36,97 +40,210 @@ def sam_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def template(sam_json: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(sam_json.read_text())
+def sam_json(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return package_app(ROOT, tmp_path_factory.mktemp("out"))
+
+
+@pytest.fixture(scope="module")
+def template(sam_json: Path) -> Template:
+    loaded: Template = json.loads(sam_json.read_text())
     return loaded
 
 
-def of_type(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def monitoring() -> Template:
+    """With `!Ref` and its like in their long forms."""
+    loaded: Template = yaml_parse(MONITORING.read_text())
+    return loaded
+
+
+def of_type(template: Template, kind: str) -> dict[str, dict[str, Any]]:
     """The properties of all resources of a type, by logical name."""
     return {
-        name: resource["Properties"]
+        name: resource.get("Properties", {})
         for name, resource in template["Resources"].items()
         if resource["Type"] == kind
     }
 
 
-def statements(template: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Whatever the role allows, under any parameters."""
-    for role in of_type(template, "AWS::IAM::Role").values():
-        for policy in role["Policies"]:
-            policy = policy["Fn::If"][1] if "Fn::If" in policy else policy
-            yield from policy["PolicyDocument"]["Statement"]
-    for policy in of_type(template, "AWS::IAM::Policy").values():
-        yield from policy["PolicyDocument"]["Statement"]
+def only(template: Template, kind: str) -> dict[str, Any]:
+    """The properties of the one resource of a type."""
+    (properties,) = of_type(template, kind).values()
+    return properties
+
+
+def functions(template: Template) -> dict[str, dict[str, Any]]:
+    return of_type(template, "AWS::Serverless::Function")
+
+
+def variables(template: Template, function: dict[str, Any]) -> dict[str, Any]:
+    """A function's environment, as SAM merges it from `Globals` and the function's own."""
+    shared: dict[str, Any] = template["Globals"]["Function"]["Environment"]["Variables"]
+    return shared | function["Environment"]["Variables"]
+
+
+def statements(template: Template) -> Iterator[dict[str, Any]]:
+    """All that is allowed to the functions, under any parameters."""
+    documents = [
+        policy["PolicyDocument"]
+        for role in of_type(template, "AWS::IAM::Role").values()
+        for policy in role["Policies"]
+    ]
+    for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
+        documents += [policy["PolicyDocument"] for policy in of_type(template, kind).values()]
+    for document in documents:
+        for statement in document["Statement"]:
+            yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
 def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def test_the_three_routes_have_functions(template: dict[str, Any]) -> None:
-    functions = of_type(template, "AWS::Serverless::Function")
-    assert {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect"} <= functions.keys()
+def found(value: Any, key: str) -> Iterator[Any]:
+    """Whatever stands under a key, however deep."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from found(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from found(inner, key)
+
+
+# The API and its functions
+
+
+def test_the_three_routes_have_functions_and_the_address_is_an_output(template: Template) -> None:
+    assert functions(template).keys() == FUNCTIONS
     routes = of_type(template, "AWS::ApiGatewayV2::Route").values()
     assert {route["RouteKey"] for route in routes} == {"$connect", "$default", "$disconnect"}
+    assert only(template, "AWS::ApiGatewayV2::Stage")["StageName"] == "api"
+    assert {"WebsocketConnectEndpointURL", "WebsocketAPIId"} <= template["Outputs"].keys()
 
 
-def test_every_function_knows_the_table_and_has_a_role_and_limits(template: dict[str, Any]) -> None:
-    for function in of_type(template, "AWS::Serverless::Function").values():
-        variables = function["Environment"]["Variables"]
-        assert variables["TABLE"] == {"Ref": "ChaliceChatTable"}
-        assert variables["STACK"] == {"Ref": "AWS::StackName"}
+def test_every_function_has_what_it_needs_and_limits(template: Template) -> None:
+    for function in functions(template).values():
+        assert function["Environment"]["Variables"]["TABLE"] == {"Ref": "ChaliceChatTable"}
+        assert variables(template, function)["STACK"] == {"Ref": "AWS::StackName"}
         assert function["Role"] == {"Fn::GetAtt": ["DefaultRole", "Arn"]}
+        assert function["Tracing"] == {"Fn::If": ["Traced", "Active", "PassThrough"]}
         assert 0 < function["Timeout"] <= API_GATEWAY_TIMEOUT
         assert function["MemorySize"] >= 128
 
 
-def test_no_text_is_taken_for_a_route(template: dict[str, Any]) -> None:
-    (api,) = of_type(template, "AWS::ApiGatewayV2::Api").values()
-    assert api["RouteSelectionExpression"] == r"\$default"
+def test_every_function_posts_to_the_apis_own_address(template: Template) -> None:
+    """With a custom domain, the `domainName` of an event is not where posts go."""
+    (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
+    stage = only(template, "AWS::ApiGatewayV2::Stage")["StageName"]
+    address = f"https://${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}"
+    for function in functions(template).values():
+        assert variables(template, function)["AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"] == {
+            "Fn::Sub": address
+        }
 
 
-def test_the_stage_is_called_api(template: dict[str, Any]) -> None:
-    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
-    assert stage["StageName"] == "api"
+def test_a_custom_domain_of_chalices_configuration_is_in_the_template(tmp_path: Path) -> None:
+    """As docs/operating.md has it; `(none)`, Chalice's default, would be part of the address."""
+    (recipe,) = re.findall(
+        r'"websocket_api_custom_domain": \{.*?\}',
+        (ROOT / "docs" / "operating.md").read_text(),
+        re.DOTALL,
+    )
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())
+    config["stages"]["dev"] |= json.loads(f"{{{recipe}}}")
+    for name in ("app.py", "chalicelib", "resources.json", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".chalice").mkdir()
+    (tmp_path / ".chalice" / "config.json").write_text(json.dumps(config))
+    template = json.loads(package_app(tmp_path, tmp_path / "out").read_text())
+    domain = only(template, "AWS::ApiGatewayV2::DomainName")
+    assert domain["DomainName"] == "chat.example.com"
+    mapping = only(template, "AWS::ApiGatewayV2::ApiMapping")
+    assert (mapping["ApiMappingKey"], mapping["Stage"]) == ("", {"Ref": "WebsocketAPIStage"})
 
 
-def test_the_addresses_are_in_the_outputs(template: dict[str, Any]) -> None:
-    assert {"WebsocketConnectEndpointURL", "WebsocketAPIId"} <= template["Outputs"].keys()
+def test_no_text_is_taken_for_a_route(template: Template) -> None:
+    assert only(template, "AWS::ApiGatewayV2::Api")["RouteSelectionExpression"] == r"\$default"
 
 
-def test_the_table_costs_nothing_idle_and_has_its_index(template: dict[str, Any]) -> None:
-    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
-    assert table["BillingMode"] == {"Fn::If": ["Provisioned", "PROVISIONED", "PAY_PER_REQUEST"]}
-    for throughput in (table, *table["GlobalSecondaryIndexes"]):
-        assert throughput["ProvisionedThroughput"]["Fn::If"][::2] == ["Provisioned", NO_VALUE]
-    assert template["Parameters"]["CapacityMode"]["Default"] == "on-demand"
+def test_the_stage_follows_its_api(template: Template) -> None:
+    """Chalice's Deployment keeps its logical id, so it is made once and never again.
+
+    It stays in the template: without it, an upgrade would delete the deployment of an older stage.
+    """
+    stage = template["Resources"]["WebsocketAPIStage"]
+    assert stage["Properties"]["AutoDeploy"] is True
+    assert stage["Properties"]["DeploymentId"] == NO_VALUE
+    assert "WebsocketAPIDeployment" in template["Resources"]
+    assert of_type(template, "AWS::ApiGatewayV2::Route").keys() <= set(stage["DependsOn"])
+
+
+def test_connects_and_frames_are_throttled_and_departures_are_not(template: Template) -> None:
+    """A throttled $disconnect is lost: API Gateway does not repeat it."""
+    stage = only(template, "AWS::ApiGatewayV2::Stage")
+    throttle = {
+        "ThrottlingRateLimit": {"Ref": "RequestRate"},
+        "ThrottlingBurstLimit": {"Ref": "RequestBurst"},
+    }
+    assert stage["RouteSettings"] == {"$connect": throttle, "$default": throttle}
+    assert "DefaultRouteSettings" not in stage
+
+
+def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Template) -> None:
+    """They need a role that belongs to the account, not to a stack."""
+    stage = only(template, "AWS::ApiGatewayV2::Stage")
+    condition, logs, otherwise = stage["AccessLogSettings"]["Fn::If"]
+    assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
+    separator, fields = logs["Format"]["Fn::Join"]
+    line = json.loads(separator.join(fields))
+    assert line["request_id"] == "$context.requestId"  # which API Gateway insists on
+    assert line["source_ip"] == "$context.identity.sourceIp"
+    assert {"connection_id", "route", "status", "integration_error"} <= line.keys()
+    assert template["Parameters"]["AccessLogs"]["Default"] == "off"
+    assert not of_type(template, "AWS::ApiGateway::Account")
+
+
+def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_and_not_for_long(
+    template: Template,
+) -> None:
+    """Lambda waits a minute before it retries, so events must live longer than that."""
+    invocations = only(template, "AWS::Lambda::EventInvokeConfig")
+    assert invocations["FunctionName"] == {"Ref": "FanOut"}
+    assert invocations["MaximumRetryAttempts"] == 1
+    assert 60 < invocations["MaximumEventAgeInSeconds"] <= 180
+    assert invocations["DestinationConfig"]["OnFailure"]["Destination"] == {
+        "Fn::GetAtt": ["DeadLetters", "Arn"]
+    }
+    queue = only(template, "AWS::SQS::Queue")
+    assert queue["SqsManagedSseEnabled"] is True
+    assert queue["MessageRetentionPeriod"] <= 4 * 24 * 60 * 60
+
+
+# The table
+
+
+def test_no_upgrade_replaces_the_table(template: Template) -> None:
+    """The properties whose change replaces a table are those of the first release."""
+    table = only(template, "AWS::DynamoDB::Table")
+    assert table["TableName"] == {"Ref": "TableName"}
+    assert template["Parameters"]["TableName"]["Default"] == "ChaliceChat"
+    assert table["AttributeDefinitions"] == [
+        {"AttributeName": "PK", "AttributeType": "S"},
+        {"AttributeName": "SK", "AttributeType": "S"},
+    ]
     assert table["KeySchema"] == keys("PK", "SK")
+    assert table.keys().isdisjoint({"LocalSecondaryIndexes", "ImportSourceSpecification"})
+
+
+def test_the_table_has_its_index_and_expiry(template: Template) -> None:
+    table = only(template, "AWS::DynamoDB::Table")
     (index,) = table["GlobalSecondaryIndexes"]
     assert index["IndexName"] == "ReverseLookup"
     assert index["KeySchema"] == keys("SK", "PK")
     assert index["Projection"] == {"ProjectionType": "ALL"}
-
-
-def test_dynamodb_deletes_what_has_expired(template: dict[str, Any]) -> None:
-    (table,) = of_type(template, "AWS::DynamoDB::Table").values()
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
-
-
-def test_a_crashed_fan_out_is_tried_again_and_then_kept(template: dict[str, Any]) -> None:
-    """Lambda waits a minute before it tries again, so events must live longer than that."""
-    (invocations,) = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
-    assert invocations["MaximumRetryAttempts"] == 1
-    assert 60 < invocations["MaximumEventAgeInSeconds"] <= 180
-    assert "OnFailure" in invocations["DestinationConfig"]
-
-
-def test_nothing_may_scan_the_table(template: dict[str, Any]) -> None:
-    actions = [
-        action for statement in statements(template) for action in listed(statement["Action"])
-    ]
-    assert "dynamodb:Query" in actions
-    assert "dynamodb:Scan" not in actions
 
 
 def keys(partition: str, sort: str) -> list[dict[str, str]]:
@@ -136,20 +253,13 @@ def keys(partition: str, sort: str) -> list[dict[str, str]]:
     ]
 
 
-def test_the_role_allows_single_actions_on_single_resources(template: dict[str, Any]) -> None:
-    allowed = list(statements(template))
-    assert allowed
-    for statement in allowed:
-        for action in listed(statement["Action"]):
-            assert "*" not in action
-        for resource in listed(statement["Resource"]):
-            assert resource != "*" or statement["Sid"] == "Trace"  # X-Ray has none to name
+# Permissions
 
 
 def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
-    template: dict[str, Any],
+    template: Template,
 ) -> None:
-    """Nothing is given by a name that another stack's could begin with."""
+    """Nothing is allowed by a name that another stack's could begin with."""
     assert {
         (statement["Sid"], json.dumps(statement["Resource"])) for statement in statements(template)
     } == {
@@ -163,186 +273,196 @@ def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
         ("ReadIndex", '{"Fn::Sub": "${ChaliceChatTable.Arn}/index/ReverseLookup"}'),
         ("KeepDeadLetters", '{"Fn::GetAtt": ["DeadLetters", "Arn"]}'),
         ("InvokeFanOut", '{"Fn::GetAtt": ["FanOut", "Arn"]}'),
-        ("Trace", '"*"'),
+        ("SendTraces", '"*"'),  # X-Ray has no resources to name
     }
 
 
-def test_the_log_group_is_the_stacks_own_and_nothing_may_create_another(
-    template: dict[str, Any],
-) -> None:
+def test_the_role_allows_single_actions_and_no_scan(template: Template) -> None:
+    actions = {
+        action for statement in statements(template) for action in listed(statement["Action"])
+    }
+    assert "dynamodb:Query" in actions
+    assert "dynamodb:Scan" not in actions
+    assert not [action for action in actions if "*" in action]
+
+
+def test_every_role_may_log_and_trace_before_its_functions_exist(template: Template) -> None:
+    """Lambda refuses active tracing otherwise."""
+    policy = template["Resources"]["LogAndTrace"]["Properties"]["PolicyDocument"]
+    logs, traces = policy["Statement"]
+    assert logs["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
+    condition, traces, otherwise = traces["Fn::If"]
+    assert (condition, otherwise) == ("Traced", NO_VALUE)
+    assert traces["Action"] == ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
+    for role in of_type(template, "AWS::IAM::Role").values():
+        assert role["ManagedPolicyArns"] == [{"Ref": "LogAndTrace"}]
+
+
+def test_iam_gets_no_names_that_need_another_capability(template: Template) -> None:
+    for kind in ("User", "Group"):
+        assert not of_type(template, f"AWS::IAM::{kind}")
+    for kind in ("Role", "ManagedPolicy"):
+        for properties in of_type(template, f"AWS::IAM::{kind}").values():
+            assert properties.keys().isdisjoint({"RoleName", "ManagedPolicyName"})
+    assert template["Transform"] == "AWS::Serverless-2016-10-31"  # others need a capability too
+
+
+# The stack as a whole
+
+
+def test_it_costs_nothing_idle(template: Template) -> None:
+    """None of these types is billed by the hour; alarms and the dashboard are in the other stack."""
+    assert {resource["Type"] for resource in template["Resources"].values()} == {
+        *("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Deployment"),
+        *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
+        *("AWS::ApiGatewayV2::Stage", "AWS::DynamoDB::Table", "AWS::IAM::ManagedPolicy"),
+        *("AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig"),
+        *("AWS::Lambda::Permission", "AWS::Logs::LogGroup", "AWS::Serverless::Function"),
+        "AWS::SQS::Queue",
+    }
+    assert only(template, "AWS::DynamoDB::Table")["BillingMode"] == "PAY_PER_REQUEST"
+    assert "ProvisionedConcurrency" not in json.dumps(template)
+
+
+def test_no_concurrency_is_reserved(template: Template) -> None:
+    """A new account has 10 in all and has to keep some: reserving any fails there."""
+    assert "ReservedConcurrentExecutions" not in json.dumps(template)
+
+
+def test_the_log_groups_are_the_stacks_own(template: Template) -> None:
     """Functions of older stacks made /aws/lambda/..., which a stack could not create again."""
     groups = of_type(template, "AWS::Logs::LogGroup")
     assert groups.keys() == {"FunctionLogs", "ApiLogs"}
     for group in groups.values():
         assert group == {"RetentionInDays": {"Ref": "LogRetentionDays"}}
     assert template["Globals"]["Function"]["LoggingConfig"] == {"LogGroup": {"Ref": "FunctionLogs"}}
-    (logs,) = (each for each in statements(template) if each["Sid"] == "WriteLogs")
-    assert logs["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
 
 
-def test_tracing_brings_its_permissions_in_the_role_that_the_functions_wait_for(
-    template: dict[str, Any],
+@pytest.mark.parametrize("name", ["ChaliceChatTable", "DeadLetters", "FunctionLogs", "ApiLogs"])
+def test_data_is_deleted_with_the_stack_on_purpose(template: Template, name: str) -> None:
+    resource = template["Resources"][name]
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete"
+
+
+@pytest.mark.parametrize("of", ["template", "monitoring"])
+def test_every_parameter_has_a_default_and_explains_itself(
+    of: str, request: pytest.FixtureRequest
 ) -> None:
-    for function in of_type(template, "AWS::Serverless::Function").values():
-        assert function["Tracing"] == {"Fn::If": ["Traced", "Active", "PassThrough"]}
-    (policy,) = (
-        policy
-        for policy in template["Resources"]["DefaultRole"]["Properties"]["Policies"]
-        if "Fn::If" in policy
-    )
-    condition, tracing, otherwise = policy["Fn::If"]
-    assert (condition, otherwise) == ("Traced", NO_VALUE)
-    (statement,) = tracing["PolicyDocument"]["Statement"]
-    assert statement["Action"] == ["xray:PutTelemetryRecords", "xray:PutTraceSegments"]
-
-
-def test_the_stage_follows_its_api(template: dict[str, Any]) -> None:
-    """Chalice's Deployment keeps its logical id, so it is made once and never again.
-
-    It stays in the template: taking it away would delete what an older stack's stage is at.
-    """
-    stage = template["Resources"]["WebsocketAPIStage"]
-    assert stage["Properties"]["AutoDeploy"] is True
-    assert stage["Properties"]["DeploymentId"] == NO_VALUE
-    assert "WebsocketAPIDeployment" in template["Resources"]
-    assert of_type(template, "AWS::ApiGatewayV2::Route").keys() <= set(stage["DependsOn"])
-
-
-def test_the_stage_has_limits_and_by_default_no_logs(template: dict[str, Any]) -> None:
-    """Logs of a WebSocket stage need a role that belongs to the account, not to a stack."""
-    (stage,) = of_type(template, "AWS::ApiGatewayV2::Stage").values()
-    settings = stage["DefaultRouteSettings"]
-    assert settings["ThrottlingRateLimit"] == {"Ref": "RequestRate"}
-    assert settings["ThrottlingBurstLimit"] == {"Ref": "RequestBurst"}
-    assert settings["DetailedMetricsEnabled"] == {"Fn::If": ["Monitored", True, False]}
-    assert settings.keys().isdisjoint({"LoggingLevel", "DataTraceEnabled"})
-    condition, logs, otherwise = stage["AccessLogSettings"]["Fn::If"]
-    assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
-    line = json.loads(logs["Format"])
-    assert line["request_id"] == "$context.requestId"  # which API Gateway insists on
-    assert {"connection_id", "route", "status", "integration_error"} <= line.keys()
-    assert template["Parameters"]["AccessLogs"]["Default"] == "off"
-    assert not of_type(template, "AWS::ApiGateway::Account")
-
-
-def test_iam_gets_no_names_that_need_another_capability(template: dict[str, Any]) -> None:
-    named = {"AWS::IAM::ManagedPolicy", "AWS::IAM::User", "AWS::IAM::Group"}
-    assert named.isdisjoint(resource["Type"] for resource in template["Resources"].values())
-    for role in of_type(template, "AWS::IAM::Role").values():
-        assert "RoleName" not in role
-    assert template["Transform"] == "AWS::Serverless-2016-10-31"  # others need a capability too
-
-
-def test_no_concurrency_is_reserved(template: dict[str, Any]) -> None:
-    """A new account has 10 in all and has to keep some: reserving any fails there."""
-    assert "ReservedConcurrentExecutions" not in json.dumps(template)
-
-
-def test_no_upgrade_replaces_the_table(template: dict[str, Any]) -> None:
-    """What replaces a table if it changes is as it was in the first release."""
-    table = template["Resources"]["ChaliceChatTable"]
-    assert table["Properties"]["TableName"] == {"Ref": "TableName"}
-    assert template["Parameters"]["TableName"]["Default"] == "ChaliceChat"
-    assert table["Properties"]["AttributeDefinitions"] == [
-        {"AttributeName": "PK", "AttributeType": "S"},
-        {"AttributeName": "SK", "AttributeType": "S"},
-    ]
-    assert table["Properties"]["KeySchema"] == keys("PK", "SK")
-    assert (
-        table["Properties"]
-        .keys()
-        .isdisjoint({"LocalSecondaryIndexes", "ImportSourceSpecification"})
-    )
-
-
-def test_what_is_deleted_with_the_stack_says_so(template: dict[str, Any]) -> None:
-    for name in ("ChaliceChatTable", "DeadLetters", "FunctionLogs", "ApiLogs"):
-        resource = template["Resources"][name]
-        assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete"
-
-
-def test_what_fan_out_cannot_do_is_kept_encrypted_and_not_for_long(
-    template: dict[str, Any],
-) -> None:
-    (config,) = of_type(template, "AWS::Lambda::EventInvokeConfig").values()
-    assert config["FunctionName"] == {"Ref": "FanOut"}
-    assert config["DestinationConfig"]["OnFailure"]["Destination"] == {
-        "Fn::GetAtt": ["DeadLetters", "Arn"]
-    }
-    (queue,) = of_type(template, "AWS::SQS::Queue").values()
-    assert queue["SqsManagedSseEnabled"] is True
-    assert queue["MessageRetentionPeriod"] <= 4 * 24 * 60 * 60
-
-
-def test_every_parameter_has_a_default_and_explains_itself(template: dict[str, Any]) -> None:
-    used = json.dumps([template[part] for part in ("Conditions", "Globals", "Resources")])
-    grouped = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
-    listed_in_console = [name for group in grouped for name in group["Parameters"]]
-    assert sorted(listed_in_console) == sorted(template["Parameters"])
-    for name, parameter in template["Parameters"].items():
+    parsed = request.getfixturevalue(of)
+    used = list(found([parsed.get(part) for part in ("Conditions", "Globals", "Resources")], "Ref"))
+    for name, parameter in parsed["Parameters"].items():
         assert {"Default", "Description", "ConstraintDescription"} <= parameter.keys()
         assert parameter.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}
-        assert f'{{"Ref": "{name}"}}' in used
-
-
-OWN_METRICS = {
-    *("ConnectionsOpened", "ConnectionsClosed", "Texts", "LinesDelivered", "MembersGone"),
-    *("PostsFailed", "FramesFailed", "FanOutMilliseconds"),
-}
-
-
-def test_every_alarm_tells_the_topic_and_names_this_stack(template: dict[str, Any]) -> None:
-    alarms = of_type(template, "AWS::CloudWatch::Alarm")
-    assert alarms.keys() == {
-        *("FunctionErrorsAlarm", "FunctionThrottlesAlarm", "FramesFailedAlarm", "SlowAlarm"),
-        *("PostsFailedAlarm", "TableThrottlesAlarm", "DeadLettersAlarm"),
-    }
-    functions = of_type(template, "AWS::Serverless::Function").keys()
-    for name, alarm in alarms.items():
-        assert template["Resources"][name]["Condition"] == "Monitored"
-        assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]
-        assert alarm["AlarmDescription"]
-        assert alarm["TreatMissingData"] == "notBreaching"  # nobody there is no alarm
-        if alarm.get("Namespace") == "ChaliceChat":
-            assert alarm["MetricName"] in OWN_METRICS
-            assert alarm["Dimensions"] == [{"Name": "Stack", "Value": {"Ref": "AWS::StackName"}}]
-    for name in ("FunctionErrorsAlarm", "FunctionThrottlesAlarm"):
-        assert {
-            metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Ref"]
-            for metric in alarms[name]["Metrics"]
-            if "MetricStat" in metric
-        } == functions
-    assert alarms["SlowAlarm"]["Threshold"] < API_GATEWAY_TIMEOUT * 1000
-
-
-def test_alarms_reach_the_topic(template: dict[str, Any]) -> None:
-    """CloudWatch may not use the key that AWS manages for SNS."""
-    assert "Properties" not in template["Resources"]["AlarmTopic"]
-    subscription = template["Resources"]["AlarmSubscription"]
-    assert subscription["Condition"] == "HasAlarmEmail"
-    assert template["Parameters"]["AlarmEmail"]["Default"] == ""
+        assert name in used
+    for grouped in found(parsed.get("Metadata"), "ParameterGroups"):  # as the console shows them
+        names = [name for group in grouped for name in group["Parameters"]]
+        assert sorted(names) == sorted(parsed["Parameters"])
 
 
 def test_it_can_be_deployed_without_a_bucket_for_the_template(
-    sam_json: Path, template: dict[str, Any]
+    sam_json: Path, template: Template
 ) -> None:
     """`aws cloudformation deploy` takes 51,200 bytes; there is room for the addresses of the code."""
     packaged = sam_json.with_name("packaged.yml")
     packaged.write_text(yaml.safe_dump(template))
-    assert packaged.stat().st_size < 48_000
+    for file in (packaged, MONITORING):
+        assert file.stat().st_size < 48_000
 
 
 def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
-    """Not even what is for information only, except for
-
-    - W2531, the runtime's age: Chalice takes that of the Python that runs this;
-    - I1022, which wants Fn::Sub instead of Fn::Join: that cannot put the dashboard's quotes back.
-    """
-    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531", "I1022"]
-    command += ["--", str(sam_json)]
+    """Nor what is for information only, except W2531, the age of the Python that runs this."""
+    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
+    command += ["--", str(sam_json), str(MONITORING)]
     linted = subprocess.run(command, capture_output=True, text=True)
     assert linted.stdout + linted.stderr == ""
     assert linted.returncode == 0
+
+
+# Monitoring
+
+
+def test_monitoring_imports_what_the_chat_exports_and_nothing_else(
+    template: Template, monitoring: Template
+) -> None:
+    exports = {name["Fn::Sub"] for name in found(list(found(template, "Export")), "Name")}
+    imports = {name["Fn::Sub"] for name in found(monitoring, "Fn::ImportValue")}
+    assert {name.replace("${AWS::StackName}", "${ChatStack}") for name in exports} == imports
+
+
+def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics that an alarm looks at, whichever way it is written."""
+    return [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", [])[1:]] or [alarm]
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "metrics", "about"),
+    [
+        ("FunctionErrorsAlarm", "AWS/Lambda", {"Errors"}, FUNCTIONS),
+        ("FunctionThrottlesAlarm", "AWS/Lambda", {"Throttles"}, FUNCTIONS),
+        ("FramesFailedAlarm", "ChaliceChat", {"FramesFailed"}, {"ChatStack"}),
+        ("PostsFailedAlarm", "ChaliceChat", {"PostsFailed"}, {"ChatStack"}),
+        (
+            "TableThrottlesAlarm",
+            "AWS/DynamoDB",
+            {"ReadThrottleEvents", "WriteThrottleEvents"},
+            {"Table"},
+        ),
+        ("SlowAlarm", "AWS/ApiGateway", {"IntegrationLatency"}, {"WebsocketAPI"}),
+        ("DeadLettersAlarm", "AWS/SQS", {"ApproximateNumberOfMessagesVisible"}, {"DeadLetters"}),
+    ],
+)
+def test_an_alarm_is_about_this_chat_and_in_the_docs(
+    monitoring: Template, name: str, namespace: str, metrics: set[str], about: set[str]
+) -> None:
+    alarm = monitoring["Resources"][name]["Properties"]
+    assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+    assert alarm["AlarmDescription"]
+    assert alarm["TreatMissingData"] == "notBreaching"  # nobody there is no alarm
+    assert {metric["Namespace"] for metric in alarm_metrics(alarm)} == {namespace}
+    assert {metric["MetricName"] for metric in alarm_metrics(alarm)} == metrics
+    first = [metric["Dimensions"][0]["Value"] for metric in alarm_metrics(alarm)]
+    imports = {name["Fn::Sub"].split("-")[-1] for name in found(first, "Fn::ImportValue")}
+    assert imports | set(found(first, "Ref")) == about
+    assert f"| `{name}` |" in (ROOT / "docs" / "operating.md").read_text()
+
+
+def test_slow_alarms_before_api_gateway_gives_up(monitoring: Template) -> None:
+    alarm = monitoring["Resources"]["SlowAlarm"]["Properties"]
+    assert alarm["Threshold"] < API_GATEWAY_TIMEOUT * 1000
+
+
+def test_alarms_reach_the_topic_and_an_address_only_if_there_is_one(monitoring: Template) -> None:
+    """CloudWatch may not use the key that AWS manages for SNS."""
+    assert "KmsMasterKeyId" not in only(monitoring, "AWS::SNS::Topic")
+    assert monitoring["Resources"]["AlarmSubscription"]["Condition"] == "HasAlarmEmail"
+    assert monitoring["Parameters"]["AlarmEmail"]["Default"] == ""
+
+
+def test_the_dashboard_shows_every_function_and_metrics_that_the_app_counts(
+    monitoring: Template,
+) -> None:
+    body, values = only(monitoring, "AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"]
+    assert set(re.findall(r"\$\{(.*?)\}", body)) == {*values, "AWS::Region", "ChatStack"}
+    widgets = [widget["properties"] for widget in json.loads(body)["widgets"]]
+    shown = [metric for widget in widgets for metric in written_out(widget["metrics"])]
+    assert {metric[3][2:-1] for metric in shown if metric[0] == "AWS/Lambda"} == FUNCTIONS
+    code = "\n".join(file.read_text() for file in (ROOT / "chalicelib").rglob("*.py"))
+    own = {metric[1] for metric in shown if metric[0] == "ChaliceChat"}
+    assert len(own) == 8
+    assert not [name for name in own if not re.search(rf"\b{name}\b", code)]
+
+
+def written_out(metrics: list[list[Any]]) -> Iterator[list[str]]:
+    """CloudWatch's shorthand in full: "." is the field above, "..." the whole metric above."""
+    above: list[str] = []
+    for metric in metrics:
+        fields = [field for field in metric if isinstance(field, str)]
+        if fields != ["..."]:
+            above = [above[n] if field == "." else field for n, field in enumerate(fields)]
+        yield above
+
+
+# The emulator's environment and the package
 
 
 def test_the_emulators_environment_has_nothing_of_a_real_account(
