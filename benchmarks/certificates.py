@@ -14,7 +14,7 @@ def make(directory: Path, name: str = "127.0.0.1") -> tuple[Path, Path]:
     """Write both into `directory`; return the paths of the authority's and of the server's PEM file (with its key)."""
     ca_key, key = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority for one run")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
 
     # Key identifiers and the CA's key usage: Python 3.13 checks strictly, after RFC 5280.

@@ -5,7 +5,7 @@ docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.ht
 
 import hashlib
 import hmac
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import quote
 
@@ -37,7 +37,7 @@ class Signer:
     def __init__(
         self, endpoint: Endpoint, region: str, credentials: FrozenCredentials, body: bytes
     ) -> None:
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         scope = f"{stamp[:8]}/{region}/execute-api/aws4_request"
         headers = {"host": endpoint.authority, "x-amz-date": stamp}
         if credentials.token:

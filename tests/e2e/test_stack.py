@@ -117,7 +117,7 @@ def logged(cloud: Cloud) -> list[str]:
 
 def departures(cloud: Cloud) -> int:
     """How many have been handled, and logged."""
-    return len([line for line in logged(cloud) if '"route": "$disconnect"' in line])
+    return len([line for line in logged(cloud) if '"route":"$disconnect"' in line])
 
 
 def nothing_is_left(cloud: Cloud) -> None:
