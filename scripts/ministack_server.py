@@ -1,4 +1,4 @@
-"""Runs MiniStack, patched by `ministack_patches.py`, until whoever started it dies; `emulator.py` does.
+"""Runs MiniStack, patched by `ministack_patches.py`, until `emulator.py`, which starts it, dies.
 
 Its argument is the directory of its files, so `ps` tells one emulator from another.
 """
