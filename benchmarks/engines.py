@@ -126,11 +126,11 @@ def over_libcurl(session: boto3.Session, endpoint: str, authority: str | None) -
         multi.add_handle(easy)
 
     def broadcast(ids: Iterator[str]) -> int:
-        delivered = 0
+        delivered = busy = 0
         for easy, connection_id in zip(handles, ids, strict=False):
             post(easy, connection_id)
-        while multi.perform()[1]:
-            multi.select(1.0)
+            busy += 1
+        while busy:
             multi.perform()
             _, done, failed = multi.info_read()
             assert not failed, failed
@@ -139,6 +139,10 @@ def over_libcurl(session: boto3.Session, endpoint: str, authority: str | None) -
                 multi.remove_handle(easy)
                 if (following := next(ids, None)) is not None:
                     post(easy, following)
+                else:
+                    busy -= 1
+            if not done:
+                multi.select(1.0)
         return delivered
 
     return broadcast
