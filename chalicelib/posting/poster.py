@@ -22,8 +22,8 @@ class Poster:
     :param tls: the authorities to trust; by default those of the operating system. Certificate
         and host are checked.
 
-    It opens no connection before the first post. Calls from several threads are safe, and wait
-    for each other. Proxies (`HTTPS_PROXY`) are not supported.
+    It opens no connection before the first post. Calls from several threads are safe; they wait
+    for each other, and the time of each begins after that. Proxies (`HTTPS_PROXY`) are not supported.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Poster:
           not carried out. A closed connection suggests this but does not prove it: if API Gateway
           had taken the post, that client gets the message twice.
 
-        No post or retry begins later than `seconds` after the call. Ids are then left in the
-        iterator, and `Result.stopped` says why; it does so too after a post has used up its
-        attempts to connect. A post that waits for its retry is in `Result.failed`. The call
+        After `seconds`, no post or retry begins. Ids are then left in the iterator, and
+        `Result.stopped` says why; so it does after a post has used up its attempts to connect.
+        Posts that wait for their retry at that time are in `Result.failed`. The call
         returns within `seconds + ANSWER_SECONDS`, plus the time that the iterator and the resolver
         block; an id that the iterator yields too late is still posted to. With 0 seconds or less,
         nothing is posted and no id is taken.
