@@ -1,9 +1,9 @@
 """How long a message takes to the last of many members, and what it costs.
 
-Starts a local @connections server that answers after 8 ms, and posts one message to 10, 100, 1,000 and 10,000 members:
-one after another, over a thread pool, and over this app's fan-out; then to 1,000 of whom some are gone or throttled.
-Prints Markdown tables, and writes docs/fanout.svg. About 5 minutes on a machine with nothing else to do.
-The exit status is 1 when a target is missed.
+Starts a local @connections server that answers after 8 ms, and posts one message to 10, 100, 1,000
+and 10,000 members: one after another, over a thread pool, and with this app's poster; then to 1,000
+with some gone or throttled. Prints Markdown tables. About 5 minutes on an idle machine. The exit
+status is 1 when a target is missed.
 """
 
 import argparse
@@ -16,10 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import certificates, plot
+import trustme
+
 from chalicelib.posting import POOL_SIZE
 
 DELAY = 0.008  # seconds: what API Gateway takes for a post, at the low end
@@ -29,7 +32,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES = {
     "one": "one after another (boto3)",
     "threads": f"{POOL_SIZE} threads (boto3)",
-    "ours": "this app's fan-out",
+    "ours": "this app",
+}
+ENGINES = {
+    "ours": "`selectors`: this app",
+    "asyncio": "`asyncio`",
+    "http.client": f"`http.client`, {POOL_SIZE} threads",
+    "libcurl": "libcurl (`pycurl`)",
 }
 TROUBLE = {
     "1 % gone": ["--gone", "0.01"],
@@ -58,13 +67,19 @@ def main() -> None:
     parser.add_argument(
         "--svg",
         type=Path,
-        default=ROOT / "docs" / "fanout.svg",
         metavar="FILE",
-        help="where to write the plot (docs/fanout.svg)",
+        help="draw the times into this file",
+    )
+    parser.add_argument(
+        "--engines",
+        action="store_true",
+        help="compare other HTTP clients instead: 1,000 members, over TLS",
     )
     options = parser.parse_args()
-    met = run_all(options)
-    sys.exit(not met)
+    if options.engines:
+        compare_engines(options)
+    else:
+        sys.exit(not run_all(options))
 
 
 def run_all(options: argparse.Namespace) -> bool:
@@ -73,7 +88,7 @@ def run_all(options: argparse.Namespace) -> bool:
     setting = f"{DELAY * 1000:g} ms an answer, {'TLS' if options.tls else 'HTTP'}, new connections"
     print(f"{machine}\n{setting}, median of {options.repeat}")
     with tempfile.TemporaryDirectory() as directory:
-        tls = certificates.make(Path(directory)) if options.tls else None
+        tls = certificates(Path(directory)) if options.tls else None
         print_header("")
         results = {}
         with server(tls, []) as ask:
@@ -84,8 +99,50 @@ def run_all(options: argparse.Namespace) -> bool:
         for name, arguments in TROUBLE.items():
             with server(tls, arguments) as ask:
                 print_rows(name, measure(1_000, ask, options))
-    options.svg.write_text(draw(results, f"{machine}; {setting}"))
+    if options.svg:
+        draw(results, f"{machine}; {setting}", options.svg)
     return print_targets(results)
+
+
+def compare_engines(options: argparse.Namespace) -> None:
+    engines = dict(ENGINES)
+    if not find_spec("pycurl"):
+        print("pycurl is not installed: without libcurl")
+        del engines["libcurl"]
+    runs: Runs = {}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        server(certificates(Path(directory)), []) as ask,
+    ):
+        for _ in range(options.repeat):
+            for case in engines:
+                runs.setdefault(case, []).append(ask(case, 1_000))
+    print(f"{describe_machine()}\n{DELAY * 1000:g} ms an answer, TLS, new connections\n")
+    print("| 1,000 members | last member after | CPU a post | times ours | peak memory | package |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for case, name in engines.items():
+        seconds, cpu, peak = (median(runs[case], key) for key in ("seconds", "cpu", "peak"))
+        times = cpu / median(runs["ours"], "cpu")
+        package = f"+{size('pycurl'):.1f} MB" if case == "libcurl" else ""
+        figures = f"{seconds:.3f} s | {cpu:.0f} µs | {times:.1f} | {peak:.1f} MB"
+        print(f"| {name} | {figures} | {package} |")
+
+
+def size(distribution: str) -> float:
+    """Of an installed package, in MB."""
+    files = metadata.files(distribution) or []
+    paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
+    return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
+
+
+def certificates(directory: Path) -> tuple[Path, Path]:
+    """PEM files of an authority, and of a server on 127.0.0.1 with its key; RSA, as on AWS."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
+    paths = directory / "ca.pem", directory / "server.pem"
+    authority.cert_pem.write_to_path(str(paths[0]))
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(paths[1]))
+    return paths
 
 
 @contextmanager
@@ -197,15 +254,15 @@ def print_targets(results: dict[int, Runs]) -> bool:
     return all(target.met for target in all_targets)
 
 
-def draw(results: dict[int, Runs], note: str) -> str:
-    series = {
+def draw(results: dict[int, Runs], note: str, file: Path) -> None:
+    from benchmarks import plot  # matplotlib takes a second to import
+
+    measured = {
         name: {n: median(runs[case], "seconds") for n, runs in results.items() if case in runs}
         for case, name in CASES.items()
     }
-    series[f"the limit: {POOL_SIZE} answers at once"] = {n: limit(n) for n in MEMBERS}
-    return plot.log_log(
-        series, "Seconds until the last member of a room has a message", "members", note
-    )
+    limits = {f"the limit: {POOL_SIZE} answers at once": {n: limit(n) for n in MEMBERS}}
+    plot.draw(measured, limits, note, file)
 
 
 def describe_machine() -> str:

@@ -1,13 +1,13 @@
-"""One case in a process of its own, so that its CPU and peak memory are its own. Started by `benchmarks/bench.py`.
+"""One case in a process of its own, so that its CPU and peak memory are its own.
 
-The time is from the first id to the last answer, opening connections included; imports and making clients are not. The
-credentials carry a session token, as in a Lambda function.
+Started by `benchmarks/bench.py`. The time runs from the first id to the last answer, opening
+connections included, imports and making clients not. The credentials carry a session token, as in
+a Lambda function.
 """
 
 import argparse
 import json
 import resource
-import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,12 +18,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from benchmarks import MESSAGE, REGION, Broadcast, tls_context
 from chalicelib.posting import POOL_SIZE, Poster
-
-MESSAGE = "x" * 60
-REGION = "eu-west-1"
-
-Broadcast = Callable[[Iterator[str]], int]  # from ids to how many were delivered
 
 
 def botocore_post(
@@ -62,17 +58,29 @@ def threads(session: boto3.Session, endpoint: str, authority: str | None) -> Bro
 
 
 def poster(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
-    tls = ssl.create_default_context(cafile=authority) if authority else None
-    ours = Poster(endpoint, REGION, session.get_credentials(), tls)
+    ours = Poster(endpoint, REGION, session.get_credentials(), tls_context(authority))
     return lambda ids: ours.post(ids, MESSAGE).delivered
 
 
 CASES = {"one": one_after_another, "threads": threads, "ours": poster}
+ENGINES = {
+    "asyncio": "over_asyncio",
+    "http.client": "over_http_client",
+    "libcurl": "over_libcurl",
+}
+
+
+def maker(case: str) -> Callable[[boto3.Session, str, str | None], Broadcast]:
+    if case in CASES:
+        return CASES[case]
+    from benchmarks import engines  # not for the others, whose memory would grow
+
+    return getattr(engines, ENGINES[case])
 
 
 def run(case: str, members: int, endpoint: str, authority: str | None) -> dict[str, float]:
     session = boto3.Session("AKIDEXAMPLE", "secret", "t" * 900, region_name=REGION)
-    broadcast = CASES[case](session, endpoint, authority)
+    broadcast = maker(case)(session, endpoint, authority)
     ids = (f"L0SM9cOF{number:06d}c=" for number in range(members))
     wall, cpu = time.perf_counter(), time.process_time()
     delivered = broadcast(ids)
@@ -83,7 +91,7 @@ def run(case: str, members: int, endpoint: str, authority: str | None) -> dict[s
 
 
 def peak_memory() -> float:
-    """In MB. Where there is /proc, from there: getrusage may answer for the process that started this one."""
+    """In MB; from /proc if there is one: getrusage may count the process that started this one."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
@@ -92,8 +100,7 @@ def peak_memory() -> float:
 
 def check(endpoint: str, authority: str | None, members: int, delivered: int) -> None:
     """A benchmark that does not deliver would be fast."""
-    context = ssl.create_default_context(cafile=authority) if authority else None
-    with urllib.request.urlopen(endpoint, context=context) as answer:
+    with urllib.request.urlopen(endpoint, context=tls_context(authority)) as answer:
         seen = json.load(answer)
     if not seen["delivered"] == seen["reached"] == delivered == members - seen["gone"]:
         raise AssertionError(f"{delivered} of {members} delivered, but the server says {seen}")
@@ -101,7 +108,7 @@ def check(endpoint: str, authority: str | None, members: int, delivered: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs one case, and prints its figures as JSON.")
-    parser.add_argument("case", choices=CASES)
+    parser.add_argument("case", choices=[*CASES, *ENGINES])
     parser.add_argument("members", type=int)
     parser.add_argument("endpoint")
     parser.add_argument("authority", nargs="?", help="for TLS: the authority's PEM file")

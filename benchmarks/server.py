@@ -1,8 +1,8 @@
-"""A local stand-in for API Gateway's @connections, for the benchmarks: cheap, and with settable trouble.
+"""A local stand-in for API Gateway's @connections: cheap, and with settable trouble.
 
     python -m benchmarks.server --delay 0.008 --gone 0.01 --throttled 0.01
 
-prints the port it listens on (127.0.0.1 only). A GET answers what it has seen as JSON and starts counting anew.
+prints the port it listens on (127.0.0.1 only). A GET returns its counts as JSON and resets them.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""A line in a room of up to 100,000, simulated: when the last member has it, what it costs, and which quota binds.
+"""A line in a room of up to 100,000, simulated: how long it takes, its cost, the quota that binds.
 
     python -m benchmarks.simulate
 
-As in `chalicelib/sender.py`, the message function posts to the first `CHUNK` members and hands the others to the fan-out
-function, chunk by chunk. Every post is an event; connections, retries and giving up are those of `chalicelib/posting/`.
-The account's quota answers 429 when its token bucket is empty. Random, from a fixed seed. A quarter of a minute.
+As in `chalicelib/sender.py`, the message function posts to the first `CHUNK` members and hands the
+others to the fan-out function, chunk by chunk. Every post is an event; connections, retries and
+giving up are those of `chalicelib/posting/`. The account's quota answers 429 when its token bucket
+is empty. Random, from a fixed seed. A quarter of a minute.
 """
 
 import heapq
@@ -18,17 +19,20 @@ from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, delivery
 from chalicelib.posting.pool import FIRST_CONNECTIONS
 from chalicelib.sender import CHUNK
 
-# Defaults of the quota pages of API Gateway, Lambda and DynamoDB, for an account and region: requests a second, size of
-# their token bucket, functions at a time, read units a second of one partition (a room's members are in one).
+# Defaults of the quota pages of API Gateway, Lambda and DynamoDB, for an account and region:
+# requests a second, size of their token bucket, functions at a time, read units a second of one
+# partition (a room's members are in one).
 QUOTA, BURST, CONCURRENCY, PARTITION_READS = 10_000, 5_000, 1_000, 3_000
-# Measured by benchmarks/bench.py, with the share of a CPU that Lambda gives to a function of 512 MB.
+# Measured by benchmarks/bench.py, with the share of a CPU that Lambda gives a function of 512 MB.
 MEMORY = 512
 POST_CPU = 25e-6 / (MEMORY / 1_769)
-# Assumed seconds: for a post, for a page of 1 MB, for Lambda to take an event, and from then to the first post.
+# Assumed seconds: for a post, for a page of 1 MB, for Lambda to take an event, and from then to
+# the first post.
 ANSWERS = (0.008, 0.020)
 PAGE, PAGE_ROWS, MEMBER_READS = 0.03, 8_000, 128 / 8_000
 INVOKE, WARM, COLD = 0.02, 0.05, 0.7
-# Prices of us-east-1, in dollars: a message of up to 32 KB, an invocation, a GB-second, a read unit.
+# Prices of us-east-1, in dollars: a message of up to 32 KB, an invocation, a GB-second, a read
+# unit.
 MESSAGE_PRICE, INVOCATION_PRICE, GB_SECOND_PRICE, READ_PRICE = 1e-6, 0.2e-6, 16.7e-6, 0.125e-6
 
 
@@ -59,7 +63,7 @@ class Function:
 
 
 class Line:
-    """One line on its way to everybody; `run` tells what becomes of it."""
+    """One line on its way to everybody."""
 
     def __init__(self, members: int, chunk: int, answer: float, start: float, quota: float) -> None:
         self.members, self.answer, self.quota = members, answer, quota

@@ -37,6 +37,9 @@ def apply(output: TextIO) -> None:
     # what the function printed.
     lambda_runtime.get_or_create_worker = Environments
 
+    # It printed nowhere what functions log.
+    lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
+
     # It took what a function printed within some milliseconds of its answer. A later line belonged
     # to the next invocation, or to none.
     lambda_runtime.Worker._read_stderr = read_log
@@ -57,10 +60,7 @@ def apply(output: TextIO) -> None:
 
 
 class Environments:
-    """Stands for the one worker that the WebSocket code asks for, and invokes a free one.
-
-    What the function printed goes to CloudWatch Logs, and to the output with its name before it.
-    """
+    """Stands for the one worker that the WebSocket code asks for, and invokes a free one."""
 
     def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
         self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
@@ -86,12 +86,20 @@ class Environments:
             text = (
                 f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
             )
-        with publishing:  # two at once might both create the log group, and one lose its lines
-            lambda_svc._emit_lambda_logs(
-                {"config": self._config}, request_id, text, failed, milliseconds
-            )
-            for line in text.splitlines():
-                print(f"{self._name}: {readable(line)}", file=functions_output, flush=True)
+        lambda_svc._emit_lambda_logs(
+            {"config": self._config}, request_id, text, failed, milliseconds
+        )
+
+
+def log_and_print(
+    log: Any, function: dict[str, Any], request_id: str, text: str, *others: Any, **options: Any
+) -> None:
+    """Writes to CloudWatch Logs, and to the output with the function's name before each line."""
+    with publishing:  # two at once might both create the log group, and one lose its lines
+        log(function, request_id, text, *others, **options)
+        name = (function.get("config") or function)["FunctionName"]
+        for line in text.splitlines():
+            print(f"{name}: {readable(line)}", file=functions_output, flush=True)
 
 
 def worker_script() -> str:

@@ -66,11 +66,12 @@ class Poster:
           not carried out. A closed connection suggests this but does not prove it: if API Gateway
           had taken the post, that client gets the message twice.
 
-        No post or retry begins later than `seconds` after the call. Ids are then left in the
-        iterator, and `Result.stopped` says why; it does so too after a post has used up its
-        attempts to connect. A post that waits for its retry is in `Result.failed`. The call
-        returns within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the
-        time that the iterator and the resolver block; an id that the iterator yields too late is still posted to. With 0 seconds or less,
+        After `seconds`, no post or retry begins. Ids are then left in the iterator, and
+        `Result.stopped` says why; so it does after a post has used up its attempts to connect.
+        Posts that wait for their retry at that time are in `Result.failed`. The call returns
+        within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the time
+        that the iterator and the resolver block; an id that the iterator yields too late is still
+        posted to. With 0 seconds or less,
         nothing is posted and no id is taken.
 
         Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new

@@ -87,7 +87,7 @@ def test_a_large_room_is_spread_over_the_fan_out_function(own_cloud: Cloud, proj
         for person in people[:4]:
             person.hears("p4 left room.")
         output = own_cloud.functions_output.read_text()
-    assert "FanOut" in output
+    assert "-FanOut-" in output
     assert "posts given up" not in output
     assert "could not be called" not in output
 
