@@ -22,7 +22,7 @@ redeploy: .venv/.installed ## Put the changed code onto what `make run` started 
 	@exec $(BIN)/python -m scripts.run redeploy
 
 test: .venv/.installed .venv-emulator/.installed ## Run all tests: units, template, end to end on the emulator
-	CHALICECHAT_ALL_TESTS=1 $(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadgroup
 
 check: .venv/.installed .venv-scan/.installed ## Check format, lint, types and the templates' security
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from typing import Any
@@ -20,16 +21,14 @@ from moto.dynamodb import models
 from chalicelib import Handler, Sender, Storage
 from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
 from tests.connections import Connections
-from tests.tables import create_table, rows
+from tests.tables import clear, create_table, rows
 
-# Plain `pytest` runs what it can with the packages of the field; `make test` runs it all.
+# Plain `pytest` runs what it can with the packages of the field, and no test that is marked `e2e`.
 collect_ignore: list[str] = []
-if "CHALICECHAT_ALL_TESTS" not in os.environ:
-    collect_ignore.append("e2e")
-    if not find_spec("hypothesis"):
-        collect_ignore += ["test_any_text.py", "test_model.py"]
-    if not find_spec("cfnlint"):
-        collect_ignore.append("test_template.py")
+if not find_spec("hypothesis"):
+    collect_ignore += ["test_any_text.py", "test_model.py"]
+if not find_spec("cfnlint"):
+    collect_ignore.append("test_template.py")
 
 
 class Clock:
@@ -77,7 +76,7 @@ class Chat:
 
     def __init__(self, table: Any, connections: Connections) -> None:
         self.app = Chalice("test")
-        self.app.websocket_api.session = boto3.Session()
+        self.app.websocket_api.session = boto3_session()
         self.table = table
         self.connections = connections
         self.clock = Clock()
@@ -158,13 +157,27 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setattr(models, "copy", CopiesTablesOnce())
-    with mock_aws():
-        yield
+    mock = mock_aws()
+    mock.start(reset=False)
+    yield
+    mock.stop(remove_data=False)
+
+
+@cache
+def moto_table() -> Any:
+    """One table for all tests: to make it anew takes longer than most of them."""
+    return create_table(boto3.resource("dynamodb"))
+
+
+@cache
+def boto3_session() -> boto3.Session:
+    return boto3.Session()
 
 
 @pytest.fixture
-def table(aws: None) -> Any:
-    return create_table(boto3.resource("dynamodb"))
+def table(aws: None) -> Iterator[Any]:
+    yield moto_table()
+    clear(moto_table())
 
 
 @pytest.fixture

@@ -33,6 +33,12 @@ def rows(table: Any) -> list[dict[str, Any]]:
     return found
 
 
+def clear(table: Any) -> None:
+    with table.batch_writer() as batch:
+        for row in rows(table):
+            batch.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
+
+
 def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = False) -> list[str]:
     """What is wrong with a table that is at rest: each broken invariant in a line.
 

@@ -1,5 +1,6 @@
 """The table: what the methods promise, what they cost, and that rows expire and pages turn."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -184,14 +185,13 @@ def test_a_write_on_a_stale_record_changes_nothing(
 # Departures in bulk
 
 
-def crowd(storage: Storage, members: int, room: str = "chalice") -> list[Connection]:
-    for n in range(members):
-        connect(storage, f"p{n}", room)
-    return list(storage.iter_members(room))
+def crowd(chat: Chat, members: int) -> list[Connection]:
+    chat.has_members("chalice", members)
+    return list(chat.storage.iter_members("chalice"))
 
 
 def test_many_are_removed_in_few_requests_and_without_a_read(storage: Storage, chat: Chat) -> None:
-    people = crowd(storage, 70)
+    people = crowd(chat, 70)
     with requests(storage) as sent:
         removed = storage.delete_connections(people[:69])
     assert removed == people[:69]
@@ -211,8 +211,9 @@ def test_one_that_changed_since_it_was_read_keeps_nobody_else(
     storage: Storage, chat: Chat, change: Callable[[Storage, str], None], is_removed: bool
 ) -> None:
     """One that was renamed stays for the next reader of its room, who sees the new name."""
+    chat.has_members("chalice", 10)
     connect(storage, "John", "chalice")
-    people = crowd(storage, 10)
+    people = list(storage.iter_members("chalice"))
     assert len(people) == 11
     change(storage, "id-of-John")
     with requests(storage) as sent:
@@ -245,7 +246,7 @@ def test_an_expired_claim_of_somebody_else_stays(storage: Storage, chat: Chat) -
 def test_a_failure_ends_it_and_those_removed_by_then_are_returned(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = crowd(storage, 40)
+    people = crowd(chat, 40)
     transact = storage._client.transact_write_items
     calls = iter([transact])
 
@@ -261,9 +262,9 @@ def test_a_failure_ends_it_and_those_removed_by_then_are_returned(
 
 
 def test_near_the_deadline_no_removal_is_begun(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    people = crowd(storage, 40)
+    people = crowd(chat, 40)
     left = iter([5.0, 0.5])
     monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: next(left))
     assert storage.delete_connections(people) == people[:33]
@@ -456,7 +457,10 @@ def test_a_transaction_that_meets_another_is_tried_again(
     assert storage.get_record_by_connection("c1") == {"username": "John"}
 
 
-def test_a_transaction_that_never_gets_through_is_given_up(storage: Storage, chat: Chat) -> None:
+def test_a_transaction_that_never_gets_through_is_given_up(
+    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     john = connect(storage, "John", "chalice")
     before = sorted(chat.rows(), key=str)
     with (

@@ -20,6 +20,8 @@ from scripts.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.slim import slim
 
 MONITORING = ROOT / "monitoring.yaml"
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("package")]
+
 NO_VALUE = {"Ref": "AWS::NoValue"}
 FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
 API_GATEWAY_TIMEOUT = 29  # seconds; a function that runs longer works for nobody

@@ -40,6 +40,15 @@ class Cloud:
 CLOUDS: list[Cloud] = []  # those that are up
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of these tests are one group for pytest-xdist: they share an emulator."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     """Returns once the condition holds, which must be soon."""
     deadline = time.monotonic() + PATIENCE
