@@ -125,10 +125,11 @@ def _unchanged(connection: Connection) -> Item:
 def pauses() -> Iterator[float]:
     """Seconds to wait after each failed attempt: exponential back-off with full jitter.
 
-    8 attempts, at most 3.2 s of pauses in all (AWS Architecture Blog: "Exponential Backoff
-    And Jitter"); fewer near the invocation's deadline.
+    8 attempts, at most 3.2 s of pauses in all, none after the last (AWS Architecture Blog:
+    "Exponential Backoff And Jitter"); fewer near the invocation's deadline.
     """
-    for attempt in range(8):
-        if attempt and aws.seconds_left() < REST_SECONDS:
-            return
+    for attempt in range(7):
         yield random.uniform(0, 0.025 * 2**attempt)
+        if aws.seconds_left() < REST_SECONDS:
+            return
+    yield 0.0

@@ -1,5 +1,6 @@
 """The table: what the methods promise, what they cost, and that rows expire and pages turn."""
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage import NicknameTaken, Storage
-from chalicelib.transactions import StaleRecord
+from chalicelib.transactions import StaleRecord, pauses
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 
@@ -504,3 +505,11 @@ def _cancelled(storage: Storage, reason: str, times: int) -> Iterator[Counter[st
         yield cancelled
     finally:
         del client.transact_write_items
+
+
+def test_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
+    assert sum(pauses()) < 3.2
+    assert len(list(pauses())) == 8
+    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 0.5)
+    assert len(list(pauses())) == 1
