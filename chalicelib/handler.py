@@ -16,7 +16,7 @@ from chalicelib.metrics import count
 from chalicelib.names import InvalidName
 from chalicelib.rows import Connection
 from chalicelib.sender import Sender
-from chalicelib.storage import NicknameTaken, Storage
+from chalicelib.storage import DEPARTURES, NicknameTaken, Storage
 from chalicelib.transactions import REST_SECONDS, StaleRecord, pauses
 
 MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
@@ -45,6 +45,10 @@ Commands available:
 
 If you are in a room, raw text messages that do not start\x20
 with a / will be sent to everyone else in the room."""
+
+# Connections removed before they are announced: 7 transactions, a fraction of a second. Each
+# announcement costs up to `AUDIENCE` posts.
+REMOVED_AT_ONCE = 7 * DEPARTURES
 
 Command = Callable[[Connection, list[str]], None]
 
@@ -92,11 +96,11 @@ class Handler:
         """
         departed = self._storage.delete_connection(connection_id)
         if departed is not None:
-            self._announce_departures([departed])
+            self._remove(self._announce_departures([departed], {connection_id}))
 
     def fan_out(self, event: dict[str, Any], function_name: str) -> None:
         """Post to a part of a large room; `Sender.fan_out` has the arguments."""
-        self._announce_departures(self._sender.fan_out(event, function_name))
+        self._remove(self._sender.fan_out(event, function_name))
 
     # Frames
 
@@ -251,28 +255,45 @@ class Handler:
         return audience if len(audience) <= AUDIENCE else []
 
     def _post(self, connections: Iterable[Connection], message: str) -> None:
-        self._announce_departures(self._sender.post(connections, message))
+        self._remove(self._sender.post(connections, message))
 
-    def _announce_departures(self, departed: list[Connection]) -> None:
-        """Tell the rooms of connections that were removed.
+    def _remove(self, gone: list[Connection]) -> None:
+        """Remove connections that are gone, and tell their rooms that they left.
 
-        Posting that may find more that are gone, so this goes on until it finds none. A round
-        is announced as a whole, after all of it was removed: in one message for each room, and
-        to nobody who is gone. A failure is logged: the departed have left all the same.
+        `REMOVED_AT_ONCE` of them are removed and announced before the next, so a crash loses few
+        announcements. These posts may find more connections gone, so this repeats until none
+        are found, or the deadline is near: then the next text finds the rest.
         """
-        gone: set[str] = set()
-        while departed and aws.seconds_left() > REST_SECONDS:
-            gone |= {connection.id for connection in departed}
-            found: list[Connection] = []
-            for room, leavers in _by_room(departed).items():
-                lines = [f"{connection.username} left room." for connection in leavers]
-                try:
-                    audience = self._audience(room, gone)
-                    for message in _messages(lines):
-                        found += self._sender.post(audience, message)
-                except Exception:
-                    log.exception("departures could not be announced")
-            departed = found
+        absent: set[str] = set()
+        while gone:
+            absent |= {connection.id for connection in gone}
+            found: dict[str, Connection] = {}
+            for start in range(0, len(gone), REMOVED_AT_ONCE):
+                if aws.seconds_left() < REST_SECONDS:
+                    log.warning("no time to remove all connections that are gone")
+                    return
+                some = gone[start : start + REMOVED_AT_ONCE]
+                departed = self._storage.delete_connections(some)
+                found |= {each.id: each for each in self._announce_departures(departed, absent)}
+            gone = list(found.values())
+
+    def _announce_departures(
+        self, departed: list[Connection], absent: Collection[str]
+    ) -> list[Connection]:
+        """Tell each room in one message, if that is enough. Returns the members that are gone.
+
+        A failure is logged: the departed have left all the same.
+        """
+        gone: list[Connection] = []
+        for room, leavers in _by_room(departed).items():
+            lines = [f"{connection.username} left room." for connection in leavers]
+            try:
+                audience = self._audience(room, absent)
+                for message in _messages(lines):
+                    gone += self._sender.post(audience, message)
+            except Exception:
+                log.exception("departures could not be announced")
+        return gone
 
     def _apologise(self, connection_id: str) -> None:
         try:

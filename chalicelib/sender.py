@@ -1,4 +1,4 @@
-"""Posts to connections, one or many, and removes those that turn out to be gone."""
+"""Posts to connections, one or many, and says which of them are gone."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ GONE = 410  # the status of the `@connections` API for a connection that is clos
 
 
 class Sender:
-    """Posts lines to connections, and removes the connections that are gone.
+    """Posts lines to connections.
 
     A large room is spread over the fan-out function that the environment variable FAN_OUT
     names; without it, every post is made here.
@@ -50,7 +50,7 @@ class Sender:
         self._fan_out_function = os.environ.get("FAN_OUT")
 
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
-        """Post a message to connections. Returns those that were gone, and are removed.
+        """Post a message to connections. Returns those that are gone.
 
         `message` holds at most 131,072 bytes of UTF-8. The first `CHUNK` connections are
         posted to here, up to 64 at once; the others, chunk by chunk as they are read, by the
@@ -62,20 +62,18 @@ class Sender:
         errors are retried, and nobody waits for a slow member.
 
         A post that fails for good keeps the message from nobody else; it is logged. What
-        cannot be posted before the deadline is handed over, too. The caller announces the
-        connections that were removed; each is returned to one caller only, and those that a
-        fan-out function removes to that one.
+        cannot be posted before the deadline is handed over, too. A fan-out function returns
+        the connections that it finds gone itself.
 
-        Cost: a request for each post, and `Storage.delete_connections`. What `connections`
-        raises is let through.
+        Cost: a request for each post. What `connections` raises is let through.
         """
         pending = iter(connections)
         own = list(islice(pending, CHUNK))
-        removed: list[Connection] = []
+        gone: list[Connection] = []
         while chunk := list(islice(pending, CHUNK)):
             if not self._hand_over(chunk, message, hops=0):
-                removed += self._post(chunk, message, hops=0)
-        return removed + self._post(own, message, hops=0)
+                gone += self._post(chunk, message, hops=0)
+        return gone + self._post(own, message, hops=0)
 
     def fan_out(self, event: dict[str, Any], function_name: str) -> list[Connection]:
         """What the fan-out function does: post to the chunk that it was handed.
@@ -111,24 +109,26 @@ class Sender:
             log.exception("cannot tell whether a connection is open", extra=about(to=connection_id))
         return False
 
-    # The tutorial's names: connections by their ids, whose rows are read when they are gone
+    # The tutorial's names: connections by their ids, which are removed when they are gone
 
     def send(self, connection_id: str, message: str) -> list[Connection]:
-        """`post` to one connection."""
-        return self.post([Connection(connection_id)], message)
+        """`broadcast` to one connection."""
+        return self.broadcast([connection_id], message)
 
     def broadcast(self, connection_ids: Iterable[str], message: str) -> list[Connection]:
-        """`post` to connections."""
-        return self.post(map(Connection, connection_ids), message)
+        """`post`, and remove the connections that are gone. Returns as `delete_connections`."""
+        gone = self.post(map(Connection, connection_ids), message)
+        return self._storage.delete_connections(gone)
 
     # Posts
 
     def _post(self, chunk: Sequence[Connection], message: str, hops: int) -> list[Connection]:
+        """Post to each; returns those that are gone."""
         by_id = {connection.id: connection for connection in chunk}
         ids = iter(by_id)
         gone = self._post_to_ids(ids, message)
         self._hand_on([by_id[id] for id in ids], message, hops)
-        return self._storage.delete_connections(each for each in by_id.values() if each.id in gone)
+        return [each for each in by_id.values() if each.id in gone]
 
     def _post_to_ids(self, ids: Iterator[str], message: str) -> set[str]:
         """Post to each; returns the ids that are gone, and leaves those for which time is short."""

@@ -24,13 +24,7 @@ from chalicelib.log import log
 from chalicelib.metrics import count
 from chalicelib.rooms import Rooms
 from chalicelib.rows import LIFETIME_SECONDS, Connection, Item, claim_key, connection, suffix
-from chalicelib.transactions import (
-    REST_SECONDS,
-    Refused,
-    StaleRecord,
-    Transactions,
-    pauses,
-)
+from chalicelib.transactions import REST_SECONDS, Refused, StaleRecord, Transactions, pauses
 
 # A transaction holds 100 items (DynamoDB quotas), and a departure takes up to 3.
 DEPARTURES = 33

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -132,6 +132,34 @@ def requests(storage: Storage) -> Iterator[Counter[str]]:
         yield sent
     finally:
         events.unregister("before-call.dynamodb", count)
+
+
+class Crash(BaseException):
+    """The function is gone: nothing after this runs, and nothing catches it."""
+
+
+@contextmanager
+def at_request(
+    chat: Chat, number: int, moment: str, act: Callable[[], None]
+) -> Iterator[list[int]]:
+    """Do this at one request to DynamoDB, before or after it was carried out."""
+    seen = [0]
+
+    def hook(model: Any, **_: Any) -> None:
+        seen[0] += 1
+        if seen[0] == number:
+            act()
+
+    events = chat.storage._client.meta.events
+    events.register(f"{moment}.dynamodb", hook)
+    try:
+        yield seen
+    finally:
+        events.unregister(f"{moment}.dynamodb", hook)
+
+
+def crash() -> None:
+    raise Crash
 
 
 class CopiesTablesOnce:

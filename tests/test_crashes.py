@@ -1,22 +1,16 @@
 """What is left when a function dies, or DynamoDB fails, at any request of any operation."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from chalicelib.rows import LIFETIME_SECONDS
-from tests.conftest import Chat
+from tests.conftest import Chat, Crash, at_request, crash
 from tests.tables import clear, problems
 
-WRITES = {"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"}
 EXCUSE = "Something went wrong. Please try again."
-
-
-class Crash(BaseException):
-    """The function is gone: nothing after this runs, and nothing catches it."""
 
 
 Act = Callable[["Scene"], None]
@@ -82,30 +76,6 @@ OPERATIONS: dict[str, Act] = {
     "find somebody gone": lambda scene: scene.finds_zoe_gone(),
     "disconnect without a name": lambda scene: scene.new.disconnects(),
 }
-
-
-@contextmanager
-def at_request(
-    chat: Chat, number: int, moment: str, act: Callable[[], None]
-) -> Iterator[list[int]]:
-    """Do this at one request to DynamoDB, before or after it was carried out."""
-    seen = [0]
-
-    def hook(model: Any, **_: Any) -> None:
-        seen[0] += 1
-        if seen[0] == number:
-            act()
-
-    events = chat.storage._client.meta.events
-    events.register(f"{moment}.dynamodb", hook)
-    try:
-        yield seen
-    finally:
-        events.unregister(f"{moment}.dynamodb", hook)
-
-
-def crash() -> None:
-    raise Crash
 
 
 def throttle() -> None:

@@ -85,7 +85,7 @@ def test_those_who_are_gone_are_removed_and_returned_once(
 def test_a_whole_room_that_is_gone_is_removed(chat: Chat) -> None:
     for person in [chat.person(f"p{n}", "chalice") for n in range(5)]:
         person.cuts_off()
-    removed = chat.sender.post(chat.storage.iter_members("chalice"), "Hi")
+    removed = chat.sender.broadcast(chat.storage.get_connection_ids_by_room("chalice"), "Hi")
     assert [connection.username for connection in removed] == [f"p{n}" for n in range(5)]
     assert chat.rows() == []
 
