@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from scripts.address import directory_of
 from scripts.emulator import HOST, ROOT, Emulator
-from scripts.run import directory_of
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import eventually, free_port
 
