@@ -134,8 +134,8 @@ define INSTALL
 @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 status=$$?; found=$$(command -v "$(PYTHON)"); \
 case "$$status $$found" in \
-	0*) ;; \
-	1*) wrong="is too old" ;; \
+	"0 "*) ;; \
+	"1 "*) wrong="is too old" ;; \
 	*" ") wrong="is not there" ;; \
 	*/shims/*) wrong="is a shim of pyenv, with no Python behind it (see: pyenv versions)" ;; \
 	*) wrong="does not start" ;; \
