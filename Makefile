@@ -5,88 +5,122 @@ PORT ?= 4566
 STACK ?= ChaliceChat
 MINUTES ?= 60
 BIN := .venv/bin
+AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
 export PORT
 
+# What chat, url and smoke talk to: the chat that runs here, unless another is named.
+WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
+
 .DEFAULT_GOAL := help
-.PHONY: help run redeploy test check format bench package deploy monitor url chat logs delete clean
+.PHONY: help run redeploy chat url smoke test check format bench package deploy monitor logs delete lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# On this machine
+# The chat on this machine
 
-run: .venv/.installed .venv-emulator/.installed ## Run the chat on this machine until Ctrl-C (PORT=4566)
+run: ## Run the chat on this machine until Ctrl-C (PORT=4566)
+	$(INSTALL) run emulator
 	@exec $(BIN)/python -m scripts.run run
 
-redeploy: .venv/.installed ## Put the changed code onto what `make run` started (same PORT)
+redeploy: ## Put the changed code onto what `make run` started (same PORT)
+	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.run redeploy
 
-test: .venv/.installed .venv-emulator/.installed ## Run all tests: units, template, end to end on the emulator
+# The chat on this machine, or the one on AWS that STACK names
+
+chat: ## Chat here (same PORT), or on AWS (STACK=ChaliceChat)
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.chat $(WHERE)
+
+url: ## Print the address of the chat here, or on AWS (STACK=ChaliceChat)
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.address $(WHERE)
+
+smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=wss://...
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.smoke $(WHERE)
+
+# Working on it
+
+test: ## Run all tests: units, template, end to end on the emulator
+	$(INSTALL) dev emulator
 	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadgroup
 
-check: .venv/.installed .venv-scan/.installed ## Check format, lint, types and the templates' security
+check: ## Check format, lint, types and the templates' security
+	$(INSTALL) dev scan
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
-	@AWS_DEFAULT_REGION=us-east-1 $(BIN)/chalice package --merge-template resources.json .local/check >/dev/null
+	@$(BIN)/python -m scripts.package .local/check >/dev/null
 	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json monitoring.yaml
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
 
-format: .venv/.installed ## Format the code, and fix what the linter can
+format: ## Format the code, and fix what the linter can
+	$(INSTALL) dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.installed ## Measure how fast a room hears a line (5 minutes; BENCH=--help)
+bench: ## Measure how fast a room hears a line (5 minutes; BENCH=--help)
+	$(INSTALL) dev
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # On AWS, with the region and credentials of your environment
 
-package: .venv/.installed ## Package for AWS into out/
-	$(BIN)/chalice package --merge-template resources.json out
-	$(BIN)/python -m scripts.slim out
+package: ## Package for AWS into out/
+	$(INSTALL) run
+	$(BIN)/python -m scripts.package out
 
 deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="RequestRate=100 ...")
-	$(BIN)/aws cloudformation package --template-file out/sam.json --s3-bucket $(BUCKET) --output-template-file out/template.yml
-	$(BIN)/aws cloudformation deploy --template-file out/template.yml --stack-name $(STACK) --capabilities CAPABILITY_IAM \
+	$(AWS) cloudformation package --template-file out/sam.json --s3-bucket "$(BUCKET)" --output-template-file out/template.yml
+	$(AWS) cloudformation deploy --template-file out/template.yml --stack-name "$(STACK)" --capabilities CAPABILITY_IAM \
 		--no-fail-on-empty-changeset $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))
-	@$(URL)
+	@$(BIN)/python -m scripts.address --stack "$(STACK)"
 
-monitor: .venv/.installed ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.com)
-	$(BIN)/aws cloudformation deploy --template-file monitoring.yaml --stack-name $(STACK)-monitoring \
-		--no-fail-on-empty-changeset --parameter-overrides ChatStack=$(STACK) $(if $(EMAIL),AlarmEmail=$(EMAIL))
+monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.com)
+	$(INSTALL) run
+	$(AWS) cloudformation deploy --template-file monitoring.yaml --stack-name "$(STACK)-monitoring" \
+		--no-fail-on-empty-changeset --parameter-overrides "ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
 
-URL = $(BIN)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
-	--query "Stacks[0].Outputs[?OutputKey=='WebsocketConnectEndpointURL'].OutputValue"
-
-url: .venv/.installed ## Print the address of the deployed chat
-	@$(URL)
-
-chat: .venv/.installed ## Chat on the deployed stack
-	@url=$$($(URL)) && exec $(BIN)/wsdump "$$url"
-
-logs: .venv/.installed ## Print what the functions logged in the last hour (MINUTES=60)
-	@group=$$($(BIN)/aws cloudformation describe-stacks --stack-name $(STACK) --output text \
-		--query "Stacks[0].Outputs[?OutputKey=='FunctionLogs'].OutputValue") \
-	&& $(BIN)/aws logs filter-log-events --log-group-name "$$group" --output text \
+logs: ## Print what the functions logged in the last hour (MINUTES=60)
+	$(INSTALL) run
+	@group=$$($(BIN)/python -m scripts.address --stack "$(STACK)" --output FunctionLogs) \
+	&& $(AWS) logs filter-log-events --log-group-name "$$group" --output text \
 		--start-time $$(( ($$(date +%s) - 60 * $(MINUTES)) * 1000 )) --query 'events[].[message]'
 
-delete: .venv/.installed ## Delete the deployed stack, with its table and its monitoring
-	$(BIN)/aws cloudformation delete-stack --stack-name $(STACK)-monitoring
-	$(BIN)/aws cloudformation wait stack-delete-complete --stack-name $(STACK)-monitoring
-	$(BIN)/aws cloudformation delete-stack --stack-name $(STACK)
-	$(BIN)/aws cloudformation wait stack-delete-complete --stack-name $(STACK)
+delete: ## Delete the deployed stack, with its table and its monitoring
+	$(INSTALL) run
+	@$(AWS) cloudformation describe-stacks --stack-name "$(STACK)" >/dev/null # says so if there is none
+	$(AWS) cloudformation delete-stack --stack-name "$(STACK)-monitoring"
+	$(AWS) cloudformation wait stack-delete-complete --stack-name "$(STACK)-monitoring"
+	$(AWS) cloudformation delete-stack --stack-name "$(STACK)"
+	$(AWS) cloudformation wait stack-delete-complete --stack-name "$(STACK)"
+
+# Housekeeping
+
+LOCK = .local/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --custom-compile-command "make lock" $(UPGRADE)
+
+lock: ## Pin requirements/*.in, with all that they need, in the .txt files (UPGRADE=--upgrade)
+	@"$(PYTHON)" -m venv .local/lock && .local/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(LOCK) requirements/app.in --output-file requirements.txt
+	$(LOCK) requirements/run.in --constraint requirements.txt --output-file requirements/run.txt
+	$(LOCK) requirements/dev.in --constraint requirements/run.txt --output-file requirements/dev.txt
+	$(LOCK) requirements/emulator.in --output-file requirements/emulator.txt
+	$(LOCK) requirements/scan.in --output-file requirements/scan.txt
 
 clean: ## Remove everything that was installed or built
-	rm -rf .chalice/deployments examples/*/.chalice/deployments
+	rm -rf .chalice/deployments examples/*/.chalice/deployments examples/*/.chalice/deployed
 	rm -rf .venv .venv-emulator .venv-scan .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 .PHONY: need-bucket
-need-bucket: .venv/.installed
+need-bucket:
+	$(INSTALL) run
 	@test -n "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
-	@here=$${AWS_DEFAULT_REGION:-$$($(BIN)/aws configure get region)}; \
+	@here=$${AWS_DEFAULT_REGION:-$$($(AWS) configure get region)}; \
 	test -n "$$here" || { echo "Which region? For example: export AWS_DEFAULT_REGION=eu-west-1" >&2; exit 1; }; \
-	place=$$($(BIN)/aws s3api get-bucket-location --bucket "$(BUCKET)" --output text 2>&1); \
+	place=$$($(AWS) s3api get-bucket-location --bucket "$(BUCKET)" --output text 2>&1); \
 	case "$$place" in \
 		None) place=us-east-1 ;; \
 		EU) place=eu-west-1 ;; \
@@ -95,36 +129,17 @@ need-bucket: .venv/.installed
 	esac; \
 	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
-define need_python
-@command -v "$(PYTHON)" >/dev/null || \
-	{ echo "There is no $(PYTHON); install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
-@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "$(PYTHON) is too old; install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
-@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || \
-	{ echo "$(PYTHON) has no venv module; install it, on Debian and Ubuntu with: apt install python3-venv" >&2; exit 1; }
+# Says what is wrong with $(PYTHON), if anything is, and installs what is missing.
+define INSTALL
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+status=$$?; found=$$(command -v "$(PYTHON)"); \
+case "$$status $$found" in \
+	"0 "*) ;; \
+	"1 "*) wrong="is too old" ;; \
+	*" ") wrong="is not there" ;; \
+	*/shims/*) wrong="is a shim of pyenv, with no Python behind it (see: pyenv versions)" ;; \
+	*) wrong="does not start" ;; \
+esac; \
+test -z "$$wrong" || { echo "$(PYTHON) $$wrong; install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+"$(PYTHON)" -m scripts.install $(if $(filter-out file,$(origin PYTHON)),--by-this-python)
 endef
-
-# The stamps make a second run quick: pip is only asked when a requirements file is newer.
-NOT_INSTALLED = { echo "Installing failed, see above; with a way to PyPI, try again." >&2; exit 1; }
-PIP_INSTALL = pip install -qq --disable-pip-version-check
-
-.venv/.installed: requirements.txt requirements/dev.txt
-	$(need_python)
-	@echo "Installing into .venv (the first time only, about 1 minute) ..."
-	@"$(PYTHON)" -m venv .venv
-	@$(BIN)/python -m $(PIP_INSTALL) -r requirements/dev.txt || $(NOT_INSTALLED)
-	@touch $@
-
-.venv-emulator/.installed: requirements/emulator.txt
-	$(need_python)
-	@echo "Installing the emulator into .venv-emulator (the first time only, about half a minute) ..."
-	@"$(PYTHON)" -m venv .venv-emulator
-	@.venv-emulator/bin/python -m $(PIP_INSTALL) -r requirements/emulator.txt || $(NOT_INSTALLED)
-	@touch $@
-
-.venv-scan/.installed: requirements/scan.txt
-	$(need_python)
-	@echo "Installing the security scanner into .venv-scan (the first time only, about half a minute) ..."
-	@"$(PYTHON)" -m venv .venv-scan
-	@.venv-scan/bin/python -m $(PIP_INSTALL) -r requirements/scan.txt || $(NOT_INSTALLED)
-	@touch $@

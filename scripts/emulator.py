@@ -6,6 +6,7 @@ package` and `aws cloudformation deploy`, with another endpoint.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from scripts.processes import collect, kill_group, signals_held
+from scripts.aws_cli import AwsCli
+from scripts.package import packaging
+from scripts.processes import collect, kill_group, lock, locked, signals_held
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +38,9 @@ STAGE = "api"
 SERVICES = (
     "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
 )
-READY_WITHIN = 60.0  # seconds; it takes 2, and a laptop waking up takes its time
+READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its time
+CLEARED_WITHIN = 3.0  # seconds, for one that was killed
+GOODBYE_WITHIN = 0.7  # seconds
 
 
 class Failure(Exception):
@@ -72,9 +77,10 @@ def endpoint_of(port: int, api_id: str) -> str:
 class Emulator:
     """MiniStack on a port of this machine's own address.
 
-    As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving ends
-    every process it started and removes `directory`, where all of its files are. Without that it
-    is a way to reach one that is running.
+    As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving closes
+    its connections, ends every process it started and removes `directory`, where all of its files
+    are. Beside that is a file that it locks, so no other uses the directory meanwhile. Without that
+    it is a way to reach one that is running.
 
     `say` is told each step before it begins. `functions_output` gets what the functions print.
     """
@@ -94,6 +100,9 @@ class Emulator:
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
+        self._lifeline: socket.socket | None = None  # to the server; closes when this process ends
+        self._lock: int | None = None
+        self._aws: AwsCli | None = None
         self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Emulator:
@@ -124,21 +133,29 @@ class Emulator:
     def deploy(
         self, project: Path = ROOT, *, stack: str = STACK, parameters: Sequence[str] = ()
     ) -> str:
-        """Packages the app as it is now, deploys it, and returns the address to connect to."""
-        self.deploy_template(self.package(project), stack=stack, parameters=parameters)
+        """Packages the app as it is now, deploys it, and returns the address to connect to.
+
+        Waits until no other process deploys.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        turn = self.directory / "turn"
+        turn.touch()
+        with locked(turn):
+            self.deploy_template(self.package(project), stack=stack, parameters=parameters)
         return self.url(stack)
 
     def package(self, project: Path = ROOT) -> Path:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
-        self.run("chalice", "package", "--merge-template", "resources.json", str(out), cwd=project)
+        with packaging(project) as command:
+            self.run(*command, str(out), cwd=project)
         slim(out / "deployment.zip")
         self._say("Uploading it")
-        self.run("aws", "s3", "mb", f"s3://{BUCKET}")
+        self.aws("s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"
-        self.run(
-            *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
+        self.aws(
+            *("cloudformation", "package", "--template-file", str(out / "sam.json")),
             *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
         )
         return template
@@ -152,8 +169,8 @@ class Emulator:
         while int(time.time()) <= self._deployed_at:
             time.sleep(0.05)  # the AWS CLI names a change set after the second
         try:
-            self.run(
-                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+            self.aws(
+                *("cloudformation", "deploy", "--template-file", str(template)),
                 *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
                 *("--no-fail-on-empty-changeset", *overrides),
             )
@@ -162,20 +179,35 @@ class Emulator:
 
     def delete(self, stack: str = STACK) -> None:
         """Deletes a stack, and returns once nothing of it is left."""
-        self.run("aws", "cloudformation", "delete-stack", "--stack-name", stack)
-        self.run("aws", "cloudformation", "wait", "stack-delete-complete", "--stack-name", stack)
+        self.aws("cloudformation", "delete-stack", "--stack-name", stack)
+        self.aws("cloudformation", "wait", "stack-delete-complete", "--stack-name", stack)
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
-        api_id = self.run(
-            *("aws", "cloudformation", "describe-stacks", "--stack-name", stack),
+        api_id = self.aws(
+            *("cloudformation", "describe-stacks", "--stack-name", stack),
             *("--output", "text"),
             *("--query", "Stacks[0].Outputs[?OutputKey=='WebsocketAPIId'].OutputValue"),
         ).strip()
         return f"ws://{endpoint_of(self.port, api_id)}"
 
+    def aws(self, *command: str) -> str:
+        """What a command of the AWS CLI prints; when it fails, its output and a Failure."""
+        if self._server is not None:
+            self.require_alive()
+        self._aws = self._aws or self._new_aws()
+        try:
+            status, output, errors = self._aws.run(command)
+        except BaseException:
+            self._aws.stop()
+            self._aws = None
+            raise
+        if status != 0:
+            raise failure(("aws", *command[:2]), output, errors)
+        return output
+
     def run(self, *command: str, cwd: Path = ROOT) -> str:
-        """What a command of .venv prints; when it fails, its output and a Failure.
+        """What a program of .venv prints; when it fails, its output and a Failure.
 
         It joins the process group of the emulator that this started, so that one kill ends both and
         whatever they started in turn; without an emulator, it has a group of its own.
@@ -202,30 +234,53 @@ class Emulator:
                 collect(process.pid)
             raise
         if process.returncode != 0:
-            print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
-            shown = " ".join(command[:3] if command[0] == "aws" else command[:2])
-            raise Failure(f"`{shown}` failed, see above; put that right and try again.")
+            raise failure(command[:2], output, errors)
         return output
+
+    def _new_aws(self) -> AwsCli:
+        return AwsCli(self.environment, process_group=self._server.pid if self._server else 0)
 
     def _start(self) -> None:
         if not EMULATOR_PYTHON.exists():
             raise Failure("The emulator is not installed; use `make run` or `make test`.")
         require_free_port(self.port)
+        self._lock = self._lock_directory()
         shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
         temporary = self.directory / "tmp"
         temporary.mkdir(parents=True)
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        with self.log.open("w") as log_file, signals_held():
+        self._lifeline, servers_end = socket.socketpair()
+        with self.log.open("w") as log_file, servers_end, signals_held():
             self._server = subprocess.Popen(
-                [EMULATOR_PYTHON, "-m", "scripts.ministack_server", self.directory],
+                [
+                    EMULATOR_PYTHON,
+                    "-m",
+                    "scripts.ministack_server",
+                    self.directory,
+                    str(self._lock),
+                ],
                 cwd=ROOT,
                 env=self._server_environment(temporary),
-                stdin=subprocess.PIPE,  # closes when this process ends, however it ends
+                stdin=servers_end.fileno(),
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
                 process_group=0,  # no session: processes of another one could not join it
+                pass_fds=[self._lock],  # locked until its files are removed, even if this is killed
             )
+        self._aws = self._new_aws()
         self._wait_until_ready()
+
+    def _lock_directory(self) -> int:
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        file = self.directory.with_name(f"{self.directory.name}.lock")
+        file.touch()
+        locked = lock(file, CLEARED_WITHIN)
+        if locked is None:
+            raise Failure(
+                f"Another `make run` is at work on port {self.port} here; stop it, or choose "
+                f"another port, as in `make run PORT={other_port(self.port)}`."
+            )
+        return locked
 
     def _server_environment(self, temporary: Path) -> dict[str, str]:
         """Little of the caller's: the functions inherit this."""
@@ -243,7 +298,6 @@ class Emulator:
                 "LOG_LEVEL": "WARNING",
                 "TMPDIR": str(temporary),
                 "STATE_DIR": str(temporary / "state"),
-                "PYTHONDONTWRITEBYTECODE": "1",
             }
         )
 
@@ -268,9 +322,30 @@ class Emulator:
     def _stop(self) -> None:
         with signals_held():
             if self._server is not None:
+                self._say_goodbye()
                 kill_group(self._server.pid)  # it has nothing to save
                 self._server = None
-            shutil.rmtree(self.directory, ignore_errors=True)
+            if self._aws is not None:
+                self._aws.stop()
+                self._aws = None
+            if self._lock is not None:
+                shutil.rmtree(self.directory, ignore_errors=True)
+                os.close(self._lock)
+                self._lock = None
+
+    def _say_goodbye(self) -> None:
+        """Lets the server close its connections, and waits until it has; not for long."""
+        assert self._lifeline is not None
+        with self._lifeline, contextlib.suppress(OSError):
+            self._lifeline.settimeout(GOODBYE_WITHIN)
+            self._lifeline.send(b"goodbye")
+            self._lifeline.recv(1)
+
+
+def failure(command: Sequence[str], output: str, errors: str) -> Failure:
+    """Prints what a command printed."""
+    print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
+    return Failure(f"`{' '.join(command)}` failed, see above; put that right and try again.")
 
 
 def require_free_port(port: int) -> None:
@@ -282,5 +357,9 @@ def require_free_port(port: int) -> None:
         except OSError as error:
             raise Failure(
                 f"Port {port} cannot be used ({error.strerror}); choose another, as in "
-                f"`make run PORT={port + 1 if port < 65535 else 4566}`."
+                f"`make run PORT={other_port(port)}`."
             ) from None
+
+
+def other_port(port: int) -> int:
+    return port + 1 if port < 65535 else 4566

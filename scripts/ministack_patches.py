@@ -3,29 +3,35 @@
 They reach into MiniStack's inside, which its exact version in requirements/emulator.txt makes safe.
 """
 
+import asyncio
 import json
 import logging
 import queue
 import sys
 import threading
 import time
+from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from ministack.core import lambda_runtime
-from ministack.services import lambda_svc
+from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
 from scripts import function_process
 from scripts.function_process import END_OF_LOG
 
 PATIENCE = 5.0  # seconds for the end of a log; a function that was killed may have left processes
+GOODBYE_WITHIN = 0.5  # seconds
+GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
+ending = threading.Event()
+conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the client
 
 
 def apply(output: TextIO) -> None:
@@ -57,6 +63,37 @@ def apply(output: TextIO) -> None:
     provisioners._cw_metric_alarm_record = partial(
         alarm_record, provisioners._cw_metric_alarm_record
     )
+
+    # It ended without a word to those who were connected.
+    apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
+
+
+async def converse(
+    original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
+) -> None:
+    """Handles a WebSocket, and knows how to close it meanwhile."""
+
+    async def receive_unless_ending() -> Any:
+        message = await receive()
+        if ending.is_set():  # functions are being killed, and cannot be told that somebody left
+            await asyncio.Future()
+        return message
+
+    conversations[send] = asyncio.get_running_loop()
+    try:
+        await original(scope, receive_unless_ending, send, *arguments, **options)
+    finally:
+        del conversations[send]
+
+
+def say_goodbye() -> None:
+    """Closes all WebSockets with the code with which API Gateway ends a connection."""
+    ending.set()
+    closing = [
+        asyncio.run_coroutine_threadsafe(send(GOING_AWAY), loop)
+        for send, loop in list(conversations.items())
+    ]
+    wait(closing, GOODBYE_WITHIN)
 
 
 class Environments:

@@ -1,13 +1,16 @@
 """Runs MiniStack, patched by `ministack_patches.py`, until `emulator.py`, which starts it, dies.
 
-Its argument is the directory of its files, so `ps` tells one emulator from another.
+Its arguments are the directory of its files, so `ps` tells one emulator from another, and the
+descriptor that has this locked.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 from ministack import app
 
@@ -21,14 +24,21 @@ rm -rf -- "$2"
 """
 
 
-def stop_with_parent(directory: str) -> None:
-    """Waits until the other end of standard input is gone, then ends this whole process group.
+def stop_with_parent(directory: str, lock: str) -> None:
+    """Waits until `emulator.py` says goodbye, which kills this group then, or has ended.
 
-    A process outside of the group removes the directory, once nobody is left to write to it.
+    Either way people are told. If it has ended, a process outside of this group kills it, and removes
+    the directory once nobody is left to write to it. That has the lock until then.
     """
-    sys.stdin.buffer.read()
+    lifeline = socket.socket(fileno=0)
+    lifeline.recv(16)
+    ministack_patches.say_goodbye()
+    with suppress(OSError):
+        lifeline.send(b".")
+        while lifeline.recv(16):
+            pass
     command = ["/bin/sh", "-c", CLEAR_UP, "sh", str(os.getpgrp()), directory]
-    subprocess.Popen(command, start_new_session=True)
+    subprocess.Popen(command, start_new_session=True, pass_fds=[int(lock)])
 
 
 def be_in_the_background() -> None:
@@ -39,6 +49,7 @@ def be_in_the_background() -> None:
 
 if __name__ == "__main__":
     be_in_the_background()
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the functions' processes
     # Standard output belongs to the functions; MiniStack's own lines go with its errors.
     functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)

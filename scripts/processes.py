@@ -1,11 +1,14 @@
-"""Starting processes so that none is lost, and ending them."""
+"""Starting processes so that none is lost, ending them, and keeping them out of each other's way."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,3 +41,33 @@ def collect(process: int) -> None:
     """
     with suppress(ChildProcessError):
         os.waitpid(process, 0)
+
+
+def lock(path: Path, patience: float) -> int | None:
+    """Locks a file or a directory that exists; None if another holds it for longer than that.
+
+    It is free again when its descriptor is closed, here and in every process that inherited it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                return None
+            time.sleep(0.05)
+        else:
+            return descriptor
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits, for as long as it takes, until no other process has this locked."""
+    descriptor = lock(path, float("inf"))
+    assert descriptor is not None
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -6,16 +6,17 @@ import argparse
 import contextlib
 import os
 import select
+import shlex
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
-from scripts.emulator import BIN, ROOT, Emulator, Failure, require_free_port
+from scripts.address import directory_of, variable
+from scripts.address import port as chosen_port
+from scripts.emulator import BIN, Emulator, Failure, require_free_port
 from scripts.processes import STOPPING
 
-DEFAULT_PORT = 4566
 HAS_TERMINAL = os.isatty(0)
 
 
@@ -44,9 +45,6 @@ def run(port: int) -> None:
     """Starts the emulator, deploys the chat, shows the functions' output until it is stopped."""
     require_free_port(port)
     steps = Steps()
-    print(
-        "This takes about 10 seconds; half a minute when the app's requirements are not built yet."
-    )
     with Emulator(
         port, directory_of(port), say=steps.begin, functions_output=sys.stdout
     ) as emulator:
@@ -80,20 +78,19 @@ def terminal_has_hung_up() -> bool:
     return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
-def directory_of(port: int) -> Path:
-    return ROOT / ".local" / str(port)
-
-
 def how_to_use(url: str, port: int) -> str:
-    wsdump = os.path.relpath(BIN / "wsdump")
-    variable = f" PORT={port}" if port != DEFAULT_PORT else ""
+    wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
     return f"""
-The chat is running. Connect, from as many other terminals as you like, with
+The chat is running. In as many other terminals as you like:
+
+    make chat{variable(port)}
+
+or any WebSocket client:
 
     {wsdump} {url}
 
-The first message is your nickname, /help lists the commands.
-After a change of the code: make redeploy{variable}
+The first line that you type is your nickname, /help lists the commands.
+After a change of the code: make redeploy{variable(port)}
 What the functions print, errors above all, appears below. Ctrl-C stops everything.
 """
 
@@ -105,14 +102,6 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
-def port_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise Failure(
-            f"PORT is a number from 1 to 65535, not {text!r}, as in `make run PORT=4567`."
-        )
-    return int(text)
-
-
 def main() -> int:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup is to keep its meaning
@@ -121,8 +110,7 @@ def main() -> int:
     parser.add_argument("what", choices=["run", "redeploy"])
     what = parser.parse_args().what
     try:
-        port = port_number(os.environ.get("PORT") or str(DEFAULT_PORT))
-        {"run": run, "redeploy": redeploy}[what](port)
+        {"run": run, "redeploy": redeploy}[what](chosen_port())
     except Stopped:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)

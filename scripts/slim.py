@@ -1,4 +1,4 @@
-"""`python -m scripts.slim out`: makes a package smaller, and quick to import.
+"""Makes a package smaller, and quick to import.
 
 Most of what Chalice packages is botocore's descriptions of services that the chat does not
 call; and its Python files would be compiled anew at every cold start, since Lambda's file
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import compileall
 import py_compile
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -52,7 +51,3 @@ def add(package: zipfile.ZipFile, name: str, content: bytes) -> None:
     entry = zipfile.ZipInfo(name)
     entry.external_attr = 0o644 << 16
     package.writestr(entry, content, zipfile.ZIP_DEFLATED)
-
-
-if __name__ == "__main__":
-    slim(Path(sys.argv[1]) / "deployment.zip")

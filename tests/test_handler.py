@@ -10,7 +10,8 @@ from botocore.exceptions import ClientError
 from tests.conftest import Chat, Crash, Person, at_request, crash, requests
 from tests.tables import problems
 
-TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
+TRANSCRIPT_FILE = Path(__file__).parent.parent / "scripts" / "transcript.json"
+TRANSCRIPT = json.loads(TRANSCRIPT_FILE.read_text())
 INVALID_NICKNAME = (
     'Nicknames are 1 to 32 printable characters, without spaces or ":", and do not start with "/".'
 )

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
-from scripts.emulator import BIN
+from scripts.emulator import BIN, ROOT
 from tests.e2e.actors import Person, Terminal
 
-TRANSCRIPT = json.loads((Path(__file__).parent.parent / "transcript.json").read_text())
+TRANSCRIPT = json.loads((ROOT / "scripts" / "transcript.json").read_text())
 WSDUMP = BIN / "wsdump"
 CLIENTS = ("client-1", "client-2")
 

@@ -8,17 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scripts.address import directory_of
 from scripts.emulator import HOST, ROOT, Emulator
-from scripts.run import directory_of
-from tests.e2e.actors import PATIENCE, Person
+from scripts.package import packaging
+from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import eventually, free_port
+from tests.e2e.test_stack import copy_project
 
 
 def as_from_a_terminal() -> None:
@@ -28,17 +32,26 @@ def as_from_a_terminal() -> None:
 
 
 class Script:
-    """`make run` or `make redeploy` without make, and what it has printed."""
+    """`make run` or `make redeploy`, without make if it is not said to be otherwise."""
 
-    def __init__(self, what: str, port: int | str, python: str | Path) -> None:
+    def __init__(
+        self,
+        what: str,
+        port: int | str,
+        python: str | Path = sys.executable,
+        *,
+        command: Sequence[str] = (),
+        cwd: Path = ROOT,
+    ) -> None:
         self.printed = ""
         self._process = subprocess.Popen(
-            [python, "-m", "scripts.run", what],
-            cwd=ROOT,
+            command or [str(python), "-m", "scripts.run", what],
+            cwd=cwd,
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             preexec_fn=as_from_a_terminal,
+            process_group=0,
         )
 
     def prints(self, pattern: str) -> str:
@@ -50,8 +63,13 @@ class Script:
             self.printed += more.decode()
         return found.group()
 
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def gets(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        """As from a terminal: with make, if that has started it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def ends(self) -> int:
         """Its exit status, once it ends, which is soon."""
@@ -61,8 +79,8 @@ class Script:
 
 
 @contextmanager
-def script(what: str, port: int | str, python: str | Path = sys.executable) -> Iterator[Script]:
-    started = Script(what, port, python)
+def script(*arguments: Any, **options: Any) -> Iterator[Script]:
+    started = Script(*arguments, **options)
     try:
         yield started
     finally:
@@ -70,10 +88,14 @@ def script(what: str, port: int | str, python: str | Path = sys.executable) -> I
         started.ends()
 
 
-def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
+def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     port = free_port()
+    monkeypatch.setenv("PORT", str(port))
     with script("run", port) as run:
         command = run.prints(r"\S+/wsdump ws://\S+")
+        assert f"\n    make chat PORT={port}\n" in run.printed
         url = command.split()[1]
         assert (ROOT / command.split()[0]).exists()
         with Person(url) as john:
@@ -91,10 +113,65 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
                 assert second.ends() == 1
                 assert one_line(second.printed).startswith(f"Port {port} cannot be used")
 
-            run.gets(signal.SIGINT)
-            assert run.ends() == 0
-            john.is_disconnected()
+            with Terminal(sys.executable, "-m", "scripts.chat") as jenny:
+                jenny.types("Jenny")
+                eventually(lambda: "< Using nickname: Jenny" in jenny.screen)
+                run.gets(signal.SIGINT)
+                assert run.ends() == 0
+                john.is_disconnected()
+                eventually(lambda: jenny.screen.endswith(GOODBYE))
+                assert jenny.ends() == 0
     nothing_is_left(port)
+
+
+GOODBYE = "Disconnected by the server: the emulator was stopped (code 1001)\n"
+
+
+def test_of_two_at_the_same_instant_one_runs_and_the_other_says_so() -> None:
+    port = free_port()
+    with script("run", port) as one, script("run", port) as other:
+        eventually(lambda: one.has_ended() or other.has_ended())
+        first, second = (other, one) if one.has_ended() else (one, other)
+        assert second.ends() == 1
+        assert one_line(second.printed).startswith(
+            (f"Another `make run` is at work on port {port}", f"Port {port} cannot be used")
+        )
+        url = first.prints(r"ws://\S+")
+        with script("redeploy", port) as redeploy, script("redeploy", port) as again:
+            for each in (redeploy, again):
+                each.prints(f"Deployed: {url}")
+        with Person(url) as john:
+            john.says("John")
+            john.hears("Using nickname: John\nType /help for list of commands.")
+    nothing_is_left(port)
+
+
+def test_one_started_as_another_is_killed_keeps_its_files() -> None:
+    port = free_port()
+    with script("run", port) as killed:
+        killed.prints("Packaging the app")
+        killed.gets(signal.SIGKILL)
+        killed.ends()
+    eventually(lambda: not is_listening(port))
+    with script("run", port) as run:
+        url = run.prints(r"ws://\S+")
+        time.sleep(3)  # longer than the clearing up after the killed one lasts
+        assert directory_of(port).exists()
+        Person(url).leaves()
+    nothing_is_left(port)
+
+
+def test_a_package_that_was_left_unfinished_is_made_anew(tmp_path: Path) -> None:
+    copy = copy_project(tmp_path / "project")
+    unfinished = copy / ".chalice" / "deployments" / "unfinished.zip"
+    finished = unfinished.with_name("finished.zip")
+    unfinished.parent.mkdir(exist_ok=True)
+    unfinished.write_bytes(b"PK\x03\x04 and so on")
+    with zipfile.ZipFile(finished, "w") as package:
+        package.writestr("app.py", "")
+    with packaging(copy):
+        assert not unfinished.exists()
+        assert finished.exists()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

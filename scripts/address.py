@@ -1,0 +1,116 @@
+"""The address of a chat: of the one that runs here, or of a stack on AWS; printed if run by itself.
+
+PORT in the environment says which of those that run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+from scripts.emulator import ROOT, STACK, Emulator, Failure, endpoint_of
+
+DEFAULT_PORT = 4566
+ADDRESS = "WebsocketConnectEndpointURL"
+
+
+def address(arguments: argparse.Namespace) -> str:
+    """Of the chat that the arguments name; raises a Failure that says how to get one."""
+    if arguments.url:
+        return str(arguments.url)
+    if arguments.stack:
+        return output_of(arguments.stack, ADDRESS)
+    return address_here(port())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stack", help="one on AWS, by its stack's name")
+    parser.add_argument("--url", help="any other")
+
+
+def address_here(port: int) -> str:
+    emulator = Emulator(port, directory_of(port))
+    if not emulator.is_running():
+        raise Failure(
+            f"No chat runs here on port {port}: start it with `make run{variable(port)}`, or name "
+            f"the stack of one on AWS, as in STACK={STACK}."
+        )
+    aws = {name: value for name, value in emulator.environment.items() if name.startswith("AWS_")}
+    os.environ.update(aws)
+    try:
+        return f"ws://{endpoint_of(port, output_of(STACK, 'WebsocketAPIId'))}"
+    except Failure:
+        raise Failure(f"The chat on port {port} is not deployed yet; retry in a moment.") from None
+
+
+def output_of(stack: str, name: str) -> str:
+    """An output of a stack in the account and region of the environment."""
+    try:
+        client = boto3.client("cloudformation")
+        found = client.describe_stacks(StackName=stack)["Stacks"][0]
+    except NoRegionError:
+        raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1") from None
+    except NoCredentialsError:
+        raise Failure(
+            "No credentials for AWS: run `aws configure`, or export AWS_PROFILE."
+        ) from None
+    except ClientError as error:
+        if "does not exist" not in str(error):
+            raise Failure(str(error)) from None
+        region = client.meta.region_name
+        raise Failure(
+            f"There is no stack {stack} in {region}: deploy one with `make deploy`, or name another, "
+            "as in STACK=Other."
+        ) from None
+    except BotoCoreError as error:
+        raise Failure(str(error)) from None
+    outputs: list[dict[str, Any]] = found.get("Outputs", [])
+    for output in outputs:
+        if output["OutputKey"] == name:
+            return str(output["OutputValue"])
+    raise Failure(f"The stack {stack} is {found['StackStatus']}, and has no output {name}.")
+
+
+def port() -> int:
+    text = os.environ.get("PORT") or str(DEFAULT_PORT)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise Failure(
+            f"PORT is a number from 1 to 65535, not {text!r}, as in `make run PORT=4567`."
+        )
+    return int(text)
+
+
+def directory_of(port: int) -> Path:
+    """Where the files of the emulator on a port are."""
+    return ROOT / ".local" / str(port)
+
+
+def variable(port: int) -> str:
+    """What to add to a `make` command for this port."""
+    return f" PORT={port}" if port != DEFAULT_PORT else ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    parser.add_argument("--output", help="print this output of the stack instead")
+    arguments = parser.parse_args()
+    try:
+        if arguments.output:
+            print(output_of(arguments.stack, arguments.output))
+        else:
+            print(address(arguments))
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

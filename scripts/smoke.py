@@ -1,0 +1,231 @@
+"""`make smoke`: sees, in less than a minute, whether a deployed chat works.
+
+Its nicknames and its room end in something random, so it meets nobody on a chat that is in use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import websocket
+
+from scripts.address import add_arguments, address
+from scripts.emulator import Failure
+
+TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
+NAMES = re.compile(r"\b(John|JennyJones|Jenny|chalice)\b")
+
+ODD_TEXTS = [
+    '{"action": "$disconnect"}',
+    '{"action": "nothing", "a": [1, null]}',
+    "\U0001f469\u200d\U0001f680 \u4f60\u597d e\u0301 \u05e9\u05dc\u05d5\u05dd",
+    "%s {0} ${TABLE} <b>&amp;</b> '\" \\ud800",
+    "  between spaces  ",
+    "x" * 30_000,
+]
+WRITERS = 5
+TEXTS_EACH = 10  # the pace of a connection allows 20 frames at once; logging in and joining are 4
+
+PATIENCE = 10.0  # seconds for a frame; functions that start cold take two or three
+LEAVES_WITHIN = 10.0  # seconds; API Gateway tells of a closed connection when it can
+SILENCE = 0.5  # seconds in which a frame that must not come would have come
+
+
+class Difference(Exception):
+    """What the chat did is not what it should have done."""
+
+
+class Client:
+    """A connection to the chat, under a name for the output."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.name = name
+        self._did = "connected"
+        try:
+            self._socket = websocket.create_connection(url, timeout=PATIENCE)
+        except (websocket.WebSocketException, OSError) as error:
+            raise Difference(f"{name} could not connect to {url}: {error}") from None
+
+    def says(self, text: str) -> None:
+        self._did = f"said {shown(text)}"
+        try:
+            self._socket.send(text)
+        except (websocket.WebSocketException, OSError) as error:
+            raise Difference(f"{self.name} could not say {shown(text)}: {error}") from None
+
+    def hears(self, expected: str) -> None:
+        if (came := self.next()) != expected:
+            raise Difference(
+                f"{self.name} {self._did}\n  expected: {shown(expected)}\n  came:     {shown(came)}"
+            )
+
+    def next(self, patience: float = PATIENCE) -> str | None:
+        """The next text; None if none comes."""
+        self._socket.settimeout(patience)
+        try:
+            opcode, data = self._socket.recv_data()
+        except websocket.WebSocketTimeoutException:
+            return None
+        except (websocket.WebSocketException, OSError) as error:
+            raise Difference(f"{self.name} {self._did}, and lost the connection: {error}") from None
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            reason = f"{int.from_bytes(data[:2], 'big')} {data[2:].decode(errors='replace')}"
+            raise Difference(f"{self.name} {self._did}, and was disconnected: {reason}")
+        return str(data.decode(errors="replace"))
+
+    def enters(self, room: str) -> None:
+        self.says(self.name)
+        self.hears(f"Using nickname: {self.name}\nType /help for list of commands.")
+        self.says(f"/join {room}")
+        self.hears(f'Joined chat room "{room}"')
+
+    def leaves(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leaves()
+
+
+class Smoke:
+    """The checks, in their order; each returns what it saw."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.suffix = f"-{secrets.token_hex(4)}"
+
+    def checks(self) -> list[Callable[[], str]]:
+        return [self.transcript, self.odd_texts, self.burst, self.cleanup]
+
+    def client(self, name: str) -> Client:
+        return Client(self.url, self.own(name))
+
+    def transcript(self) -> str:
+        replies = 0
+        with self.client("John") as john, self.client("Jenny") as jenny:
+            clients = {"client-1": john, "client-2": jenny}
+            for step in TRANSCRIPT:
+                clients[step["client"]].says(self.in_transcript(step["sends"]))
+                for client, frames in step["receives"].items():
+                    for frame in frames:
+                        replies += 1
+                        if step["sends"] == "/ls" and frame == "chalice":  # among others' rooms
+                            self.is_listed(self.in_transcript(frame), clients[client])
+                        else:
+                            clients[client].hears(self.in_transcript(frame))
+        return f"two clients, {replies} replies as in the tutorial"
+
+    def odd_texts(self) -> str:
+        with self.client("Ann") as ann, self.client("Bob") as bob:
+            ann.enters(self.own("odd"))
+            bob.enters(self.own("odd"))
+            ann.hears(f"{bob.name} joined room.")
+            for text in ODD_TEXTS:
+                ann.says(text)
+                for client in (ann, bob):
+                    client.hears(f"{ann.name}: {text}")
+        return f"{len(ODD_TEXTS)} odd texts, heard as they were sent"
+
+    def burst(self) -> str:
+        with ExitStack() as stack:
+            writers: list[Client] = []
+            for n in range(WRITERS):
+                writer = stack.enter_context(self.client(f"Writer{n}"))
+                writer.enters(self.own("burst"))
+                for other in writers:
+                    other.hears(f"{writer.name} joined room.")
+                writers.append(writer)
+            for n in range(TEXTS_EACH):
+                for writer in writers:
+                    writer.says(f"text {n}")
+            expected = Counter(f"{w.name}: text {n}" for w in writers for n in range(TEXTS_EACH))
+            for writer in writers:
+                heard = [writer.next() for _ in range(expected.total())]
+                came = Counter(text for text in [*heard, writer.next(SILENCE)] if text)
+                if came != expected:
+                    raise Difference(
+                        f"{writer.name} was to hear {expected.total()} texts, each once\n"
+                        f"  missing:  {shown(sorted(expected - came))}\n"
+                        f"  too many: {shown(sorted(came - expected))}"
+                    )
+        return f"{expected.total()} texts at once, heard by {WRITERS} clients, each once"
+
+    def cleanup(self) -> str:
+        with self.client("John") as john, self.client("Jenny") as jenny:
+            john.enters(self.own("last"))
+            john.says("/quit")
+            john.hears(f'Left chat room "{self.own("last")}"')
+            jenny.enters(self.own("last"))
+        with self.client("Last") as last:
+            last.says(last.name)
+            last.hears(f"Using nickname: {last.name}\nType /help for list of commands.")
+            deadline = time.monotonic() + LEAVES_WITHIN
+            while mine := [room for room in self.rooms(last) if room.endswith(self.suffix)]:
+                if time.monotonic() > deadline:
+                    raise Difference(f"everybody left {shown(mine)}, and /ls still lists it")
+                time.sleep(0.5)
+            last.says(f"/nick {jenny.name}")
+            last.hears(f"Nickname is: {jenny.name}")
+        return "all have left: the rooms are closed, and a name is free again"
+
+    def own(self, name: str) -> str:
+        """A nickname or a room that nobody else has."""
+        return f"{name}{self.suffix}"
+
+    def in_transcript(self, text: str) -> str:
+        return NAMES.sub(lambda name: self.own(name.group()), text)
+
+    def is_listed(self, room: str, client: Client) -> None:
+        listed = client.next() or ""
+        if room not in listed.splitlines():
+            raise Difference(
+                f"{client.name} asked for the rooms\n"
+                f"  expected: {shown(room)} among them\n  came:     {shown(listed)}"
+            )
+
+    def rooms(self, client: Client) -> list[str]:
+        client.says("/ls")
+        return (client.next() or "").splitlines()
+
+
+def shown(thing: object) -> str:
+    text = "nothing" if thing is None else json.dumps(thing, ensure_ascii=False)
+    return text if len(text) < 500 else f"{text[:300]} ... {text[-100:]}"
+
+
+def smoke(url: str) -> bool:
+    """Prints a line for each thing it sees, up to the first difference."""
+    print(url, flush=True)
+    for check in Smoke(url).checks():
+        started = time.monotonic()
+        try:
+            print(f"ok  {check():62}{time.monotonic() - started:5.1f} s", flush=True)
+        except Difference as difference:
+            print(f"FAILED  {difference}", flush=True)
+            return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    try:
+        return 0 if smoke(address(parser.parse_args())) else 1
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""A fresh clone, in a directory with a space and an umlaut in its name, and its first screen."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.emulator import ROOT
+from tests.e2e.actors import Terminal
+from tests.e2e.conftest import eventually, free_port
+from tests.e2e.test_make_run import GOODBYE, is_listening, script
+
+NOT_CLONED = shutil.ignore_patterns(
+    *(".git", ".venv*", ".local", "out", ".*_cache", ".hypothesis", "__pycache__", "tests")
+)
+
+
+def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it: what is needed is installed, and nothing is taken from this clone."""
+    clone = tmp_path / "Mein Chät Ordner"
+    shutil.copytree(ROOT, clone, ignore=NOT_CLONED)
+    port = free_port()
+    monkeypatch.setenv("PORT", str(port))
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with script("run", port, command=["make", "run"], cwd=clone) as run:
+        run.prints("Installing Chalice and the AWS CLI and the AWS emulator into")
+        command = shlex.split(run.prints(r".+ ws://\S+\n"))
+        assert not list(clone.glob(".venv/lib/python*/site-packages/pytest"))
+
+        with (
+            Terminal(*command, cwd=clone) as john,
+            Terminal("make", "chat", cwd=clone) as jenny,
+        ):
+            john.types("John")
+            eventually(lambda: "< Using nickname: John" in john.screen)
+            jenny.types("Jenny")
+            eventually(lambda: "< Using nickname: Jenny" in jenny.screen)
+            smoked = subprocess.run(["make", "smoke"], cwd=clone, stdout=subprocess.PIPE, text=True)
+            assert len(re.findall("^ok ", smoked.stdout, re.MULTILINE)) == 4, smoked.stdout
+
+            run.gets(signal.SIGINT)
+            run.ends()
+            assert "\nStopped.\n" in run.printed
+            eventually(lambda: jenny.screen.endswith(GOODBYE))
+            assert jenny.ends() == 0
+    assert not is_listening(port)
