@@ -222,7 +222,7 @@ class Handler:
         return None
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order of joining, with the asker, whom the index may not list yet."""
+        """In the order of joining; adds the asker, since the index may not list it yet."""
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
@@ -256,9 +256,9 @@ class Handler:
     def _announce_departures(self, departed: list[Connection]) -> None:
         """Announce removed connections to their rooms.
 
-        These posts may find more connections gone, so this repeats until none are found. Each
-        round is announced once all of it is removed, in one message for each room, and not to
-        connections that are gone. Failures are logged: the departed have left all the same.
+        The announcements may find more connections gone, so this repeats until none are found.
+        Each round is announced once all of it is removed, in one message for each room, and not
+        to connections that are gone. Failures are logged: the departed have left all the same.
         """
         gone: set[str] = set()
         while departed and aws.seconds_left() > REST_SECONDS:

@@ -4,7 +4,7 @@ API Gateway takes one request for each connection: `POST /{stage}/@connections/{
 One at a time, a room of a thousand would wait for a thousand answers in turn. Here up to
 `POOL_SIZE` requests are in flight at once, in one thread, over non-blocking sockets.
 
-- `poster`: the interface, and what it promises;
+- `poster`: the interface, and its promises;
 - `delivery`: the policy: which connections get a post, how often it is retried, how long it may
   take;
 - `pool`: carries requests over kept connections, each a `connection`;
