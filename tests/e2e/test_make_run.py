@@ -22,18 +22,18 @@ from tests.e2e.conftest import eventually, free_port
 
 
 def as_from_a_terminal() -> None:
-    """What nohup or a shell's background job made this ignore, the program is to get."""
+    """Reset the signals that nohup or a shell's background job made this process ignore."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Script:
-    """`make run` or `make redeploy` without make, and what it has printed."""
+    """`make run` or `make redeploy` without make, and its output."""
 
-    def __init__(self, what: str, port: int | str, python: str | Path) -> None:
+    def __init__(self, command: str, port: int | str, python: str | Path) -> None:
         self.printed = ""
         self._process = subprocess.Popen(
-            [python, "-m", "scripts.run", what],
+            [python, "-m", "scripts.run", command],
             cwd=ROOT,
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
             stdout=subprocess.PIPE,
@@ -42,7 +42,7 @@ class Script:
         )
 
     def prints(self, pattern: str) -> str:
-        """What it prints soon, and matches."""
+        """Wait for output that matches, and return the match."""
         assert self._process.stdout is not None
         while not (found := re.search(pattern, self.printed)):
             more = os.read(self._process.stdout.fileno(), 4096)
@@ -54,15 +54,15 @@ class Script:
         self._process.send_signal(number)
 
     def ends(self) -> int:
-        """Its exit status, once it ends, which is soon."""
+        """Wait until it ends, and return its exit status."""
         rest, _ = self._process.communicate(timeout=PATIENCE)
         self.printed += rest.decode()
         return self._process.returncode
 
 
 @contextmanager
-def script(what: str, port: int | str, python: str | Path = sys.executable) -> Iterator[Script]:
-    started = Script(what, port, python)
+def script(command: str, port: int | str, python: str | Path = sys.executable) -> Iterator[Script]:
+    started = Script(command, port, python)
     try:
         yield started
     finally:
@@ -98,7 +98,7 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c() -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -> None:
+def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
     port = free_port()
     with script("run", port) as run:
         run.prints("Packaging the app")
@@ -109,7 +109,7 @@ def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -
 
 
 STUBBORN = """#!/bin/sh
-# In place of chalice: lives until the emulator's files are gone, and writes to them then.
+# In place of chalice: runs until the emulator's files are gone, then writes to them.
 trap '' INT TERM HUP
 for out; do :; done
 while [ -e "$(dirname "$out")" ]; do sleep 0.01; done
@@ -118,7 +118,7 @@ mkdir -p "$out"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_a_command_under_way_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
+def test_a_running_command_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     chalice = tmp_path / "chalice"
     chalice.write_text(STUBBORN)
@@ -160,7 +160,7 @@ def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0664"])
-def test_a_port_that_is_none_is_refused_in_one_line(port: str) -> None:
+def test_an_invalid_port_is_refused_in_one_line(port: str) -> None:
     with script("run", port) as run:
         assert run.ends() == 1
         assert one_line(run.printed).startswith("PORT is a number")
