@@ -27,7 +27,7 @@ def connect(event: WebsocketEvent) -> None:
 
 @app.on_ws_message()
 def message(event: WebsocketEvent) -> None:
-    # Chalice's `event.body` is the text "None" where a frame is empty.
+    # Chalice's `event.body` is the text "None" for an empty frame.
     HANDLER.handle(event.connection_id, event.to_dict().get("body") or "")
 
 

@@ -1,4 +1,4 @@
-"""Measures how fast a room hears a line. Here is what the cases share."""
+"""Measures how fast a room hears a line. This file is the code shared by the cases."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 MESSAGE = "x" * 60
 REGION = "eu-west-1"
 
-Broadcast = Callable[[Iterator[str]], int]  # from ids to how many were delivered
+Broadcast = Callable[[Iterator[str]], int]  # from ids to the number delivered
 
 
 def tls_context(authority: str | None) -> ssl.SSLContext | None:

@@ -1,9 +1,9 @@
-"""How long a message takes to the last of many members, and what it costs.
+"""Measures how long a message takes to reach the last of many members, and its cost.
 
 Starts a local @connections server that answers after 8 ms, and posts one message to 10, 100, 1,000
 and 10,000 members: one after another, over a thread pool, and with this app's poster; then to 1,000
-with some gone or throttled. Prints Markdown tables. About 5 minutes on an idle machine. The exit
-status is 1 when a target is missed.
+with some gone or throttled. Prints Markdown tables. Takes about 5 minutes on an idle machine. The
+exit status is 1 when a target is missed.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import trustme
 
 from chalicelib.posting import POOL_SIZE
 
-DELAY = 0.008  # seconds: what API Gateway takes for a post, at the low end
+DELAY = 0.008  # seconds: API Gateway's time for a post, at the low end
 MEMBERS = [10, 100, 1_000, 10_000]
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,7 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--tls", action="store_true", help="over TLS with handshakes, as on AWS")
     parser.add_argument(
-        "--repeat", type=int, default=3, metavar="N", help="runs, of which the median counts (3)"
+        "--repeat", type=int, default=3, metavar="N", help="runs, reported by their median (3)"
     )
     parser.add_argument(
         "--svg",
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def run_all(options: argparse.Namespace) -> bool:
-    """Whether all targets are met."""
+    """Run and print all cases; returns whether all targets are met."""
     machine = describe_machine()
     setting = f"{DELAY * 1000:g} ms an answer, {'TLS' if options.tls else 'HTTP'}, new connections"
     print(f"{machine}\n{setting}, median of {options.repeat}")
@@ -107,7 +107,7 @@ def run_all(options: argparse.Namespace) -> bool:
 def compare_engines(options: argparse.Namespace) -> None:
     engines = dict(ENGINES)
     if not find_spec("pycurl"):
-        print("pycurl is not installed: without libcurl")
+        print("pycurl is not installed: leaving out libcurl")
         del engines["libcurl"]
     runs: Runs = {}
     with (
@@ -129,7 +129,7 @@ def compare_engines(options: argparse.Namespace) -> None:
 
 
 def size(distribution: str) -> float:
-    """Of an installed package, in MB."""
+    """The size of an installed package, in MB."""
     files = metadata.files(distribution) or []
     paths = (Path(str(file.locate())) for file in files if file.suffix != ".pyc")
     return sum(path.stat().st_size for path in paths if path.exists()) / 1e6
@@ -147,7 +147,7 @@ def certificates(directory: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def server(tls: tuple[Path, Path] | None, arguments: list[str]) -> Iterator[Ask]:
-    """A server of its own; yields what runs one case against it."""
+    """Start a server; yields a function that runs one case against it."""
     python = [sys.executable, "-m"]
     command = [*python, "benchmarks.server", "--delay", str(DELAY), *arguments]
     if tls:
@@ -173,7 +173,7 @@ def server(tls: tuple[Path, Path] | None, arguments: list[str]) -> Iterator[Ask]
 
 
 def measure(members: int, ask: Ask, options: argparse.Namespace) -> Runs:
-    """The cases take turns, so that a busy moment of the machine meets them all."""
+    """The cases take turns, so that a busy moment of the machine affects them all."""
     runs: Runs = {}
     for turn in range(options.repeat):
         for case in CASES:
@@ -242,7 +242,7 @@ def targets(results: dict[int, Runs]) -> list[Target]:
 
 
 def limit(members: int) -> float:
-    """Seconds, if nothing took time but the answers."""
+    """Seconds, if only the answers took time."""
     return max(1, members / POOL_SIZE) * DELAY
 
 

@@ -1,8 +1,8 @@
-"""One case in a process of its own, so that its CPU and peak memory are its own.
+"""Runs one case in a separate process, so that its CPU and peak memory are its own.
 
-Started by `benchmarks/bench.py`. The time runs from the first id to the last answer, opening
-connections included, imports and making clients not. The credentials carry a session token, as in
-a Lambda function.
+Started by `benchmarks/bench.py`. The time runs from the first id to the last answer: it includes
+opening connections, but not imports and the creation of clients. The credentials carry a session
+token, as in a Lambda function.
 """
 
 import argparse
@@ -73,7 +73,7 @@ ENGINES = {
 def maker(case: str) -> Callable[[boto3.Session, str, str | None], Broadcast]:
     if case in CASES:
         return CASES[case]
-    from benchmarks import engines  # not for the others, whose memory would grow
+    from benchmarks import engines  # here, since it would add to the memory of the other cases
 
     return getattr(engines, ENGINES[case])
 
@@ -91,7 +91,7 @@ def run(case: str, members: int, endpoint: str, authority: str | None) -> dict[s
 
 
 def peak_memory() -> float:
-    """In MB; from /proc if there is one: getrusage may count the process that started this one."""
+    """In MB; from /proc if it exists: getrusage may count the process that started this one."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
@@ -99,7 +99,7 @@ def peak_memory() -> float:
 
 
 def check(endpoint: str, authority: str | None, members: int, delivered: int) -> None:
-    """A benchmark that does not deliver would be fast."""
+    """Guards against a benchmark that is fast because it delivers nothing."""
     with urllib.request.urlopen(endpoint, context=tls_context(authority)) as answer:
         seen = json.load(answer)
     if not seen["delivered"] == seen["reached"] == delivered == members - seen["gone"]:

@@ -1,7 +1,7 @@
 """The same posts over other HTTP clients, to show why none of them is used.
 
 Each keeps `POOL_SIZE` connections, all opened at once. asyncio and http.client get their requests
-from this app's signer; libcurl signs by itself.
+from this app's signer; libcurl signs its own.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def signer(session: boto3.Session, endpoint: Endpoint) -> Signer:
 
 
 class _Posts(asyncio.Protocol):
-    """One connection, which takes ids for as long as there are any."""
+    """One connection, which takes ids until there are none left."""
 
     transport: asyncio.Transport
 
@@ -74,7 +74,7 @@ def over_asyncio(session: boto3.Session, endpoint: str, authority: str | None) -
 
 
 def over_http_client(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
-    """http.client connects and reads answers; its writing of requests would cost more."""
+    """http.client connects and reads answers; letting it write the requests would cost more."""
     target, tls = Endpoint.parse(endpoint), tls_context(authority)
     local = threading.local()
 

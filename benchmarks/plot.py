@@ -1,4 +1,4 @@
-"""The picture of the README, drawn by matplotlib. The same figures give the same file."""
+"""Draws the chart of docs/design.md with matplotlib. The same figures give the same file."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ Series = dict[str, dict[int, float]]  # by name: seconds by members
 
 
 def draw(measured: Series, limit: Series, note: str, file: Path) -> None:
-    """One line a series; that of `limit` is dashed."""
+    """One line a series; those of `limit` are dashed."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.6), layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""A local stand-in for API Gateway's @connections: cheap, and with settable trouble.
+"""A local stand-in for API Gateway's @connections: cheap, and with configurable errors.
 
     python -m benchmarks.server --delay 0.008 --gone 0.01 --throttled 0.01
 
@@ -25,7 +25,7 @@ THROTTLED = (
 
 
 class Counts:
-    """What happened since somebody asked."""
+    """The counts since the last GET."""
 
     def __init__(self) -> None:
         self.delivered: Counter[bytes] = Counter()
@@ -42,7 +42,7 @@ class Counts:
 
 
 class Connections(asyncio.Protocol):
-    """One keep-alive connection; a request is expected to be answered before the next comes."""
+    """One keep-alive connection; its client must wait for each answer before the next request."""
 
     counts = Counts()
     transport: asyncio.Transport

@@ -1,11 +1,11 @@
-"""A line in a room of up to 100,000, simulated: how long it takes, its cost, the quota that binds.
+"""Simulates a line in a room of up to 100,000: its time, its cost, and the quota that binds.
 
     python -m benchmarks.simulate
 
 As in `chalicelib/sender.py`, the message function posts to the first `CHUNK` members and hands the
 others to the fan-out function, chunk by chunk. Every post is an event; connections, retries and
-giving up are those of `chalicelib/posting/`. The account's quota answers 429 when its token bucket
-is empty. Random, from a fixed seed. A quarter of a minute.
+time limits are those of `chalicelib/posting/`. The account's quota answers 429 when its token
+bucket is empty. Random, from a fixed seed. Takes 15 seconds.
 """
 
 import heapq
@@ -26,8 +26,8 @@ QUOTA, BURST, CONCURRENCY, PARTITION_READS = 10_000, 5_000, 1_000, 3_000
 # Measured by benchmarks/bench.py, with the share of a CPU that Lambda gives a function of 512 MB.
 MEMORY = 512
 POST_CPU = 25e-6 / (MEMORY / 1_769)
-# Assumed seconds: for a post, for a page of 1 MB, for Lambda to take an event, and from then to
-# the first post.
+# Assumed seconds: for a post, for a page of 1 MB, for Lambda to accept an event, and from then
+# to the first post.
 ANSWERS = (0.008, 0.020)
 PAGE, PAGE_ROWS, MEMBER_READS = 0.03, 8_000, 128 / 8_000
 INVOKE, WARM, COLD = 0.02, 0.05, 0.7
@@ -48,7 +48,7 @@ class Function:
     def __init__(self, start: float, members: int) -> None:
         self.start = self.cpu_free = self.last = start
         self.end, self.left = start + BROADCAST_SECONDS, members
-        self.due: list[Post] = []  # for another attempt
+        self.due: list[Post] = []  # for a retry
         self.busy = self.waiting = self.answers = 0
 
     def next_post(self, now: float) -> Post | None:
@@ -120,7 +120,7 @@ class Line:
 
 
 def shares(members: int, chunk: int, answer: float, start: float) -> Iterator[tuple[float, int]]:
-    """When each function posts first, and to how many; the first posts its own chunk last."""
+    """Start and number of posts of each function; the message function posts its own chunk last."""
     now = PAGE
     for first in range(chunk, members, chunk):
         pages = (first + chunk) // PAGE_ROWS - first // PAGE_ROWS

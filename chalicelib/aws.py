@@ -1,4 +1,4 @@
-"""AWS itself: the clients' configuration, the address of the posts, an invocation's deadline."""
+"""AWS: the clients' configuration, the address for posts, an invocation's deadline."""
 
 import math
 import os
@@ -11,10 +11,10 @@ import boto3
 from botocore.config import Config
 
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
-# function: an event's domain name is that of a custom domain, where posts are not accepted.
+# function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
-# One call may take 4 attempts of 4 s and 7 s of back-off: it fits, with room for the answer,
+# A call takes at most 4 attempts of 4 s and 7 s of back-off. It fits, with room for the answer,
 # into the 29 s that API Gateway waits for an integration.
 CLIENT_CONFIG = Config(
     connect_timeout=1,
@@ -26,7 +26,7 @@ _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of ti
 
 
 def required(variable: str, purpose: str) -> str:
-    """An environment variable. Raises `RuntimeError` if it is missing or empty."""
+    """The value of an environment variable. Raises `RuntimeError` if it is missing or empty."""
     value = os.environ.get(variable)
     if not value:
         raise RuntimeError(
@@ -47,7 +47,7 @@ def posts_endpoint() -> str:
 
 
 def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Chalice middleware: note when Lambda will end the invocation."""
+    """Chalice middleware: record when Lambda will end the invocation."""
     seconds = event.context.get_remaining_time_in_millis() / 1000
     token = _deadline.set(time.monotonic() + seconds)
     try:
@@ -57,5 +57,5 @@ def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:
 
 
 def seconds_left() -> float:
-    """Until Lambda ends the invocation under way; infinite outside of one."""
+    """Seconds until Lambda ends the current invocation; infinite outside of one."""
     return _deadline.get() - time.monotonic()

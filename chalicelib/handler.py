@@ -1,6 +1,6 @@
-"""A frame in, the replies out: a nickname to log in with, a command, or a text for the room.
+"""Answers frames: a nickname to log in with, a command, or a text for the room.
 
-The only place that composes a line of the chat.
+Only this module composes the lines of the chat.
 """
 
 import re
@@ -21,8 +21,8 @@ from chalicelib.transactions import REST_SECONDS, StaleRecord, pauses
 
 MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
 
-# What more people than this would hear of, a join, a departure or a rename, is announced to
-# nobody: a thousand people who leave at once would cost half a million posts.
+# Joins, departures and renames that more people than this would hear of are not announced: a
+# thousand people who leave at once would cost half a million posts.
 AUDIENCE = 200
 
 HELP = """\
@@ -54,7 +54,7 @@ Command = Callable[[Connection, list[str]], None]
 
 
 class Handler:
-    """The rules of the chat. Each frame is at most one change of the table, then its replies."""
+    """The rules of the chat. A frame changes the table at most once, then gets its replies."""
 
     def __init__(self, storage: Storage, sender: Sender) -> None:
         self._storage = storage
@@ -71,41 +71,41 @@ class Handler:
     # Events
 
     def connect(self, connection_id: str) -> None:
-        """Note a connection that has opened. 1 request; raises what DynamoDB raises."""
+        """Record a connection that has opened. 1 request; raises DynamoDB's errors."""
         self._storage.create_connection(connection_id)
 
     def handle(self, connection_id: str, message: str) -> None:
-        """Answer a frame, whatever is in it. Nothing is raised: a failure is logged, and the
+        """Answer a frame, whatever its content. Raises nothing: failures are logged, and the
         sender is told that something went wrong.
 
-        A text costs 2 requests to DynamoDB and no write, whatever the table's size, and a
-        post for each member; a command costs 1 read for the connection, and what the method
-        of `Storage` that it uses says.
+        A text costs 2 requests to DynamoDB, both reads, whatever the table's size, and a post
+        for each member. A command costs 1 read for the connection, plus the cost of its
+        `Storage` method.
         """
         try:
-            self._answer(connection_id, _well_formed(message))
+            self._answer(connection_id, _without_surrogates(message))
         except Exception:
             log.exception("a frame could not be handled")
             count(FramesFailed=1)
             self._apologise(connection_id)
 
     def disconnect(self, connection_id: str) -> None:
-        """Remove a connection that is closed, and tell its room, once, that it left.
+        """Remove a closed connection, and announce its departure once.
 
-        Raises what DynamoDB raises if it cannot be removed; then nothing has changed.
+        Raises DynamoDB's errors if it cannot be removed; then nothing has changed.
         """
         departed = self._storage.delete_connection(connection_id)
         if departed is not None:
             self._remove(self._announce_departures([departed], {connection_id}))
 
     def fan_out(self, event: dict[str, Any], function_name: str) -> None:
-        """Post to a part of a large room; `Sender.fan_out` has the arguments."""
+        """Post to a part of a large room; for the arguments, see `Sender.fan_out`."""
         self._remove(self._sender.fan_out(event, function_name))
 
     # Frames
 
     def _answer(self, connection_id: str, message: str) -> None:
-        """Read the connection, act on it; if another frame changed it meanwhile, do so again."""
+        """Read the connection and act on it; retry if another frame has changed it meanwhile."""
         for pause in pauses():
             connection = self._storage.find_connection(connection_id)
             try:
@@ -151,9 +151,9 @@ class Handler:
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
         elif _is_too_long(line):
-            self._reply(connection, _too_long(line))
+            self._reply(connection, _too_long_reply(line))
         else:
-            # The index may not show the sender in the room yet; it hears its own line all the same.
+            # The index may not list the sender yet; it hears its own line all the same.
             others = (
                 member
                 for member in self._storage.iter_members(connection.room)
@@ -226,7 +226,7 @@ class Handler:
         return None
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order in which they joined; the index may not show the asker yet."""
+        """In the order of joining; adds the asker, since the index may not list it yet."""
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
@@ -234,21 +234,21 @@ class Handler:
     # Posts
 
     def _reply(self, connection: Connection, line: str) -> None:
-        self._post([connection], _too_long(line) if _is_too_long(line) else line)
+        self._post([connection], _too_long_reply(line) if _is_too_long(line) else line)
 
     def _say_left(self, connection: Connection, room: str | None) -> None:
-        """Tell a connection that it has left a room, if it was in one, and those who stay."""
+        """Tell a connection, and those who stay, that it has left its room, if it had one."""
         if room is not None:
             self._reply(connection, f'Left chat room "{room}"')
             self._announce(connection, room, f"{connection.username} left room.")
 
     def _announce(self, connection: Connection, room: str | None, line: str) -> None:
-        """Tell everybody else in a room of a connection's coming, going or new nickname."""
+        """Announce a join, a departure or a new nickname to everybody else in a room."""
         if room is not None:
             self._post(self._audience(room, {connection.id}), line)
 
     def _audience(self, room: str, absent: Collection[str]) -> list[Connection]:
-        """The members to tell of comings and goings, without the absent; none above `AUDIENCE`."""
+        """The members who hear announcements, without the absent; empty above `AUDIENCE`."""
         members = self._storage.iter_members(room, limit=AUDIENCE + 2)
         present = (member for member in members if member.id not in absent)
         audience = list(islice(present, AUDIENCE + 1))
@@ -258,11 +258,11 @@ class Handler:
         self._remove(self._sender.post(connections, message))
 
     def _remove(self, gone: list[Connection]) -> None:
-        """Remove connections that are gone, and tell their rooms that they left.
+        """Remove connections that are gone, and announce to their rooms that they left.
 
         `REMOVED_AT_ONCE` of them are removed and announced before the next, so a crash loses few
-        announcements. These posts may find more connections gone, so this repeats until none
-        are found, or the deadline is near: then the next text finds the rest.
+        announcements. The announcements may find more connections gone, so this repeats until
+        none are found. Near the deadline it stops: the next text finds the rest.
         """
         absent: set[str] = set()
         while gone:
@@ -299,7 +299,7 @@ class Handler:
         try:
             self._sender.send(connection_id, "Something went wrong. Please try again.")
         except Exception:
-            log.exception("the sender could not be told")
+            log.exception("the sender could not be told of the failure")
 
 
 def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
@@ -310,8 +310,11 @@ def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
     return rooms
 
 
-def _well_formed(message: str) -> str:
-    """The message with what UTF-8 cannot hold (lone surrogates, from JSON escapes) replaced."""
+def _without_surrogates(message: str) -> str:
+    """The message, with characters that UTF-8 cannot encode replaced.
+
+    These are lone surrogates, from JSON escapes.
+    """
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -319,12 +322,12 @@ def _is_too_long(line: str) -> bool:
     return len(line.encode()) > MESSAGE_BYTES
 
 
-def _too_long(line: str) -> str:
+def _too_long_reply(line: str) -> str:
     return f"Message too long: {len(line.encode())} bytes, the limit is {MESSAGE_BYTES}."
 
 
 def _messages(lines: Iterable[str]) -> Iterator[str]:
-    """As many lines in a message as it can hold, in as many messages as that takes."""
+    """Pack lines into as few messages as possible."""
     message: list[str] = []
     size = 0
     for line in lines:

@@ -1,7 +1,7 @@
-"""One JSON object a line in the functions' logs, with what is needed to find an event again.
+"""The functions' logs: one JSON object a line, with the ids needed to trace an event.
 
-Every line carries the request id, the connection id and the route of the invocation that wrote
-it, and nothing that somebody wrote. The last line of an invocation also carries its metrics.
+Every line has the request id, the connection id and the route of its invocation, and no text of
+a user. The last line of an invocation also has its metrics.
 """
 
 import json
@@ -19,7 +19,7 @@ _invocation: ContextVar[dict[str, Any] | None] = ContextVar("invocation", defaul
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON; the traceback, if there is one, in `exception`."""
+    """A log record as one line of JSON; any traceback is in `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"level": record.levelname, "message": record.getMessage()}
@@ -37,12 +37,12 @@ def write_json(logger: logging.Logger) -> None:
 
 
 def about(**fields: Any) -> dict[str, Any]:
-    """More fields for one line: `log.error("...", extra=about(failed=3))`."""
+    """Extra fields for one line: `log.error("...", extra=about(failed=3))`."""
     return {"fields": fields}
 
 
 def log_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Chalice middleware: log how an invocation went, and pass on its answer or its exception."""
+    """Chalice middleware: log an invocation's outcome, and pass on its answer or exception."""
     request = event.to_dict().get("requestContext", {})
     token = _invocation.set(
         {

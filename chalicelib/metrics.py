@@ -1,7 +1,7 @@
-"""What an invocation counts, in CloudWatch's embedded metric format.
+"""The metrics of an invocation, in CloudWatch's embedded metric format.
 
-CloudWatch makes metrics of log lines in this form; no request is made for them (CloudWatch
-Logs: "Specification: Embedded metric format").
+CloudWatch extracts them from the log lines, so they cost no request (CloudWatch Logs:
+"Specification: Embedded metric format").
 """
 
 import os
@@ -18,7 +18,7 @@ _counted: ContextVar[Counter[str] | None] = ContextVar("counted", default=None)
 
 
 def count(**amounts: float) -> None:
-    """Add to the metrics of the invocation under way; outside of one, nothing is counted."""
+    """Add to the metrics of the current invocation; does nothing outside of one."""
     counted = _counted.get()
     if counted is not None:
         counted.update(amounts)
@@ -26,7 +26,7 @@ def count(**amounts: float) -> None:
 
 @contextmanager
 def counting() -> Iterator[Counter[str]]:
-    """Count what happens inside; the counter is for `embedded`."""
+    """Collect the counts made inside the block, for `embedded`."""
     counted: Counter[str] = Counter()
     token = _counted.set(counted)
     try:
@@ -36,7 +36,7 @@ def counting() -> Iterator[Counter[str]]:
 
 
 def embedded(counted: Counter[str]) -> dict[str, Any]:
-    """The fields that make metrics of a log line, with one dimension, the stack."""
+    """The log fields from which CloudWatch makes metrics; their one dimension is the stack."""
     metrics = {name: amount for name, amount in counted.items() if amount}
     if not metrics:
         return {}

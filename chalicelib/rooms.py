@@ -1,9 +1,9 @@
 """The directory of the rooms: which are open, and how many members each has.
 
-A count is changed by a plain `ADD`, outside of the transactions that move people: those would
-meet on a popular room's row and cancel each other. It is raised before somebody enters and
-lowered after somebody has left, so a crash in between leaves it too high, never too low: an
-empty room may be listed until its row expires, an occupied room is never hidden.
+A count changes by a plain `ADD`, outside of the transactions that move people: inside, they
+would conflict on a popular room's row. It is raised before somebody enters and lowered after
+somebody has left, so a crash in between leaves it too high, never too low: an empty room may be
+listed until its row expires, but an occupied room is never hidden.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ class Rooms:
         self._refused = table.meta.client.exceptions.ConditionalCheckFailedException
 
     def count_in(self, room: str) -> None:
-        """Count one member more. 1 request; up to 2 more if the row has expired.
+        """Add one member to the count. 1 request; up to 2 more if the row has expired.
 
-        A row that has expired, but is still there, starts anew.
+        The count of an expired row that is still there restarts at 1.
         """
         now = int(self._clock())
         values = {":one": 1, ":now": now, ":then": now + LIFETIME_SECONDS}
@@ -49,21 +49,21 @@ class Rooms:
         raise RuntimeError("The directory's row expired while it was being renewed.")
 
     def count_out(self, room: str, members: int = 1) -> None:
-        """Count members less, and close the room after the last one. 1 request; 1 more to close.
+        """Subtract members from the count, and close the room if it is empty.
 
-        A failure is logged, not raised: the members have left.
+        1 request; 1 more to close. Failures are logged, not raised: the members have left.
         """
         try:
             response = self._change(room, -members)
             retries = response["ResponseMetadata"].get("RetryAttempts", 0)
-            if retries:  # each may have counted as well; a count must not be too low
+            if retries:  # each retry may have counted too; a count must not be too low
                 response = self._change(room, retries * members)
             if response["Attributes"]["members"] <= 0:
                 self._close(room)
         except self._refused:
-            pass  # the row has expired, and so have all whom it counted
+            pass  # the row has expired, and so have all the members it counted
         except (ClientError, BotoCoreError):
-            log.exception("the count of a room may be too high until it expires")
+            log.exception("a room's count may be too high until its row expires")
 
     def _change(self, room: str, change: int) -> Any:
         return self._table.update_item(
@@ -82,4 +82,4 @@ class Rooms:
                 ExpressionAttributeValues={":none": 0},
             )
         except self._refused:
-            pass  # somebody has come in meanwhile
+            pass  # somebody has entered meanwhile

@@ -1,15 +1,15 @@
-"""The table's rows: their keys, and the records that are made of them.
+"""The table's rows: their keys, and the records made from them.
 
-| PK            | SK                   | attributes                      | what it says               |
-|---------------|----------------------|---------------------------------|----------------------------|
-| connection id | `username_{name}`    | room, expires_at                | an open connection         |
-| connection id | `room_{room}`        | username, joined_at, expires_at | it is a member of the room |
-| `rooms`       | `open_{room}`        | members, expires_at             | the directory of the rooms |
-| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname    |
+| PK            | SK                   | attributes                      | meaning                 |
+|---------------|----------------------|---------------------------------|-------------------------|
+| connection id | `username_{name}`    | room, expires_at                | an open connection      |
+| connection id | `room_{room}`        | username, joined_at, expires_at | a member of the room    |
+| `rooms`       | `open_{room}`        | members, expires_at             | the directory of rooms  |
+| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname |
 
 The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
-`expires_at` (Unix time in seconds) is when the connection is certainly closed. DynamoDB deletes
-such rows, but late, so every read leaves them out.
+By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
+expired rows late, so every read ignores them.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ from typing import Any
 from chalicelib import names
 
 CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway quotas: "Connection duration for WebSocket API"
-GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clocks that differ
+GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clock skew
 LIFETIME_SECONDS = CONNECTION_SECONDS + GRACE_SECONDS
 
 Item = dict[str, Any]
@@ -28,9 +28,9 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection as the table has it: `username` is empty until it has a nickname.
+    """A connection as stored in the table: `username` is empty until it has a nickname.
 
-    Read as a member of a room, it has no `expires_at`: posts and removals do without.
+    If it was read as a member of a room, it has no `expires_at`: posts and removals need none.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Connection:
 
 
 def connection(row: Item, expires_at: int) -> Connection:
-    """From a `username_` row; `expires_at` is for rows of the tutorial, which have none."""
+    """Made from a `username_` row; `expires_at` is for the tutorial's rows, which have none."""
     expiry = int(row.get("expires_at", expires_at))
     return Connection(row["PK"], suffix(row["SK"]), row.get("room"), expiry)
 
@@ -86,11 +86,11 @@ def suffix(sort_key: str) -> str:
     return sort_key.split("_", 1)[1]
 
 
-Packed = dict[str, list[tuple[str, str]]]  # ids and nicknames, by room; "" is none
+Packed = dict[str, list[tuple[str, str]]]  # ids and nicknames by room; "" means no room
 
 
 def pack(connections: Iterable[Connection]) -> Packed:
-    """Connections as little JSON as possible, with all that their removal needs."""
+    """Connections in compact form for JSON, with all the fields that their removal needs."""
     packed: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for each in connections:
         packed[each.room or ""].append((each.id, each.username))

@@ -19,16 +19,16 @@ from chalicelib.rows import Connection, pack, unpack
 from chalicelib.storage import Storage
 from chalicelib.transactions import REST_SECONDS
 
-# Connections that one invocation posts to; those of a larger room are handed to the fan-out
-# function, as many to each. 5,000 take 0.6 s at 8 ms a post. Their ids and nicknames and the
-# longest message fit into the 1 MB of an asynchronous invocation (Lambda quotas).
+# Connections that one invocation posts to. The rest of a larger room is handed over to the
+# fan-out function, as many at a time. 5,000 take 0.6 s at 8 ms a post. Their ids and nicknames
+# and the longest message fit into the 1 MB of an asynchronous invocation (Lambda quotas).
 CHUNK = 5_000
 
-# How often the fan-out function may hand on what it has no time for. It stays below the 16 at
+# How often the fan-out function may hand over the posts it has no time for: less than the 16 at
 # which Lambda itself stops a loop ("Use Lambda recursive loop detection").
 MAX_HOPS = 3
 
-# Of an invocation's time: for the last answers, and to remove connections and announce it.
+# Reserved at the end of an invocation: for the last answers, removals and announcements.
 CLEAN_UP_SECONDS = 6.0
 
 MAX_LOGGED = 100  # failed posts in one log line
@@ -39,8 +39,8 @@ GONE = 410  # the status of the `@connections` API for a connection that is clos
 class Sender:
     """Posts lines to connections.
 
-    A large room is spread over the fan-out function that the environment variable FAN_OUT
-    names; without it, every post is made here.
+    Posts to a large room are spread over invocations of the fan-out function, which the
+    environment variable FAN_OUT names; without it, every post is made here.
     """
 
     def __init__(self, app: Chalice, storage: Storage) -> None:
@@ -53,19 +53,19 @@ class Sender:
         """Post a message to connections. Returns those that are gone.
 
         `message` holds at most 131,072 bytes of UTF-8. The first `CHUNK` connections are
-        posted to here, up to 64 at once; the others, chunk by chunk as they are read, by the
-        fan-out function. No more than `CHUNK` are held at a time.
+        posted to here, up to 64 at once. The fan-out function posts to the others, chunk by
+        chunk as they are read. No more than two chunks are held at a time.
 
-        Each connection gets the message once, in the ordinary case. It gets it at least once,
-        hence perhaps twice, when a kept HTTP connection or a fan-out function breaks off in
-        the middle. `Poster.post` has the promises for a single post: throttling and server
-        errors are retried, and nobody waits for a slow member.
+        Each connection normally gets the message once. It gets it at least once, perhaps
+        twice, if a kept HTTP connection or a fan-out function fails halfway. `Poster.post` has
+        the promises for a single post: throttling and server errors are retried, and nobody
+        waits for a slow member.
 
-        A post that fails for good keeps the message from nobody else; it is logged. What
-        cannot be posted before the deadline is handed over, too. A fan-out function returns
-        the connections that it finds gone itself.
+        A post that fails for good is logged, and the others still get the message. Posts that
+        miss the deadline are handed over as well. A fan-out function returns the connections
+        that it finds gone to its own caller.
 
-        Cost: a request for each post. What `connections` raises is let through.
+        Cost: a request for each post. Exceptions from `connections` propagate.
         """
         pending = iter(connections)
         own = list(islice(pending, CHUNK))
@@ -76,17 +76,17 @@ class Sender:
         return gone + self._post(own, message, hops=0)
 
     def fan_out(self, event: dict[str, Any], function_name: str) -> list[Connection]:
-        """What the fan-out function does: post to the chunk that it was handed.
+        """The body of the fan-out function: post to a chunk.
 
-        `function_name` is its own. What it cannot post in time it hands on, so that a chunk
-        is not repeated as a whole: Lambda does that only after a crash. Returns as `post`.
+        `function_name` is its own. It hands over the posts it cannot make in time, so that
+        Lambda repeats a whole chunk only after a crash. Returns the same as `post`.
         """
         self._fan_out_function = function_name
         message = base64.b64decode(event["message"]).decode()
         return self._post(unpack(event["connections"]), message, event["hops"])
 
     def close(self, connection_id: str) -> None:
-        """Close a connection from the server's side; nothing happens if it is closed. 1 request."""
+        """Close a connection from the server's side if it is still open. 1 request."""
         try:
             self._connections_api.delete_connection(ConnectionId=connection_id)
         except ClientError as error:
@@ -94,10 +94,10 @@ class Sender:
                 raise
 
     def is_gone(self, connection_id: str) -> bool:
-        """Whether API Gateway knows that a connection is closed; when in doubt, it is not.
+        """Whether API Gateway knows that a connection is closed; False when in doubt.
 
-        1 request. A client that vanished without closing is not known to be gone until API
-        Gateway notices, after 10 idle minutes at the latest.
+        1 request. API Gateway notices a client that vanished without closing after 10 idle
+        minutes at the latest.
         """
         try:
             self._connections_api.get_connection(ConnectionId=connection_id)
@@ -109,7 +109,7 @@ class Sender:
             log.exception("cannot tell whether a connection is open", extra=about(to=connection_id))
         return False
 
-    # The tutorial's names: connections by their ids, which are removed when they are gone
+    # The tutorial's names: they take ids, and remove the connections that are gone
 
     def send(self, connection_id: str, message: str) -> list[Connection]:
         """`broadcast` to one connection."""
@@ -127,11 +127,11 @@ class Sender:
         by_id = {connection.id: connection for connection in chunk}
         ids = iter(by_id)
         gone = self._post_to_ids(ids, message)
-        self._hand_on([by_id[id] for id in ids], message, hops)
+        self._hand_over_rest([by_id[id] for id in ids], message, hops)
         return [each for each in by_id.values() if each.id in gone]
 
     def _post_to_ids(self, ids: Iterator[str], message: str) -> set[str]:
-        """Post to each; returns the ids that are gone, and leaves those for which time is short."""
+        """Post to each; returns the ids that are gone, and leaves the ids it has no time for."""
         result = self._poster.post(ids, message, _seconds_for_posts())
         count(
             LinesDelivered=result.delivered,
@@ -146,19 +146,19 @@ class Sender:
             log.warning("posting stopped", extra=about(reason=result.stopped))
         return set(result.gone)
 
-    def _hand_on(self, left: list[Connection], message: str, hops: int) -> None:
-        """Have the fan-out function post to those that are left, if there are any."""
+    def _hand_over_rest(self, left: list[Connection], message: str, hops: int) -> None:
+        """Hand over the connections that are left, if any; log an error if that fails."""
         if left and not (hops < MAX_HOPS and self._hand_over(left, message, hops)):
             log.error("posts given up", extra=about(failed=len(left)))
             count(PostsFailed=len(left))
 
     def _hand_over(self, chunk: list[Connection], message: str, hops: int) -> bool:
-        """Have the fan-out function post to a chunk; False if that cannot be."""
+        """Hand a chunk over to the fan-out function; returns whether it was accepted."""
         if self._fan_out_function is None:
             return False
         event = {
             "connections": pack(chunk),
-            # Of the same size whatever is in it: JSON makes up to 6 bytes of one.
+            # Base64 bounds the size: JSON can turn one byte into 6.
             "message": base64.b64encode(message.encode()).decode(),
             "hops": hops + 1,
         }
@@ -182,7 +182,7 @@ class Sender:
 
     @cached_property
     def _connections_api(self) -> Any:
-        """For what is seldom asked. Chalice's own client trusts an event's domain name."""
+        """For rare requests. Chalice's own client trusts an event's domain name."""
         return self._client("apigatewaymanagementapi", endpoint_url=aws.posts_endpoint())
 
     @cached_property
@@ -198,7 +198,7 @@ class Sender:
 
 
 def _seconds_for_posts() -> float:
-    """How long posts may begin; of a short timeout, a third (the answers may take as long)."""
+    """Seconds in which posts may start; a third of a short timeout (answers may take as long)."""
     left = aws.seconds_left()
     if left < REST_SECONDS:
         return 0.0

@@ -1,11 +1,11 @@
-"""The table: reads and writes, and why they are safe together. `rows.py` has its rows.
+"""Reads and writes of the table, and why they are safe together. `rows.py` describes the rows.
 
-* The `username_` row alone says what a connection is: its name in the key, its room beside it.
-  It is read and written as one item. Every change is a transaction that holds only if that row
-  is still as it was read; otherwise `StaleRecord` says so, and nothing has changed. So two
-  frames of one connection, however they interleave, act one after the other.
-* The member's row and the claim change in that same transaction, so they never disagree.
-* The directory's counts are outside of it: `rooms.py` says why, and how they stay right.
+* A connection's `username_` row alone defines it: its name is in the key, its room beside it. It
+  is read and written as one item. Every change is a transaction that succeeds only if the row is
+  still as it was read; otherwise it raises `StaleRecord`, and nothing has changed. So two frames
+  of one connection take effect one after the other, however they interleave.
+* The member's row and the claim change in the same transaction, so they never disagree.
+* The directory's counts change outside of it: `rooms.py` says why, and how they stay right.
 """
 
 import os
@@ -31,7 +31,7 @@ DEPARTURES = 33
 
 
 class NicknameTaken(Exception):
-    """Another connection, `holder`, has a claim on the nickname."""
+    """Another connection, `holder`, has claimed the nickname."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(holder)
@@ -42,15 +42,15 @@ class Storage:
     """Reads and writes of the table. Costs are in requests to DynamoDB.
 
     A method that takes a `Connection` writes only if the connection is still as it was read,
-    and raises `StaleRecord` if it is not: the record is the lock (optimistic locking). It
-    returns the connection as it is now.
+    and raises `StaleRecord` if it is not (optimistic locking). It returns the connection as it
+    is now.
 
-    Every method lets botocore's `ClientError` and `BotoCoreError` through, after the client
-    has retried what can be retried (throttling, a 500, a lost connection).
+    Every method propagates botocore's `ClientError` and `BotoCoreError`, after the client's
+    retries (of throttling, a 500, a lost connection).
     """
 
     def __init__(self, table: Any = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`table` is a boto3 `Table`; without one, the table that TABLE names, opened at first use.
+        """`table` is a boto3 `Table`; by default the one that TABLE names, opened at first use.
 
         `clock` gives Unix time in seconds.
         """
@@ -63,8 +63,8 @@ class Storage:
 
         Nothing is looked up before the first use, so the app can be imported without a region,
         credentials or a network. The first use raises `RuntimeError` if TABLE is missing or
-        empty. In Lambda the table is opened at once, which costs no request: the first person
-        need not wait for it.
+        empty. In Lambda the table is opened at once, which costs no request, so the first
+        person does not wait for it.
         """
         storage = cls()
         if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
@@ -90,24 +90,24 @@ class Storage:
     # Connections
 
     def create_connection(self, connection_id: str) -> None:
-        """Note a connection that has opened and has no nickname yet. 1 request."""
+        """Record a connection that has opened and has no nickname yet. 1 request."""
         self._table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
 
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.
 
-        1 request, a consistent read; 2 if the row is not there, or is there twice. A query
-        may meet a rename half-way, since only single items are isolated from transactions
+        1 request, a consistent read; 2 if the row is missing, or is found twice. A query may
+        see half of a rename, since only reads of single items are isolated from transactions
         (Amazon DynamoDB transactions: isolation levels); the second read comes after it.
         """
         found = self._read(connection_id)
         return found if found and self._is_alive(found.expires_at) else None
 
     def delete_connection(self, connection_id: str) -> Connection | None:
-        """Remove a connection: its nickname is free, its room has a member less.
+        """Remove a connection: its nickname is free, and its room has one member less.
 
-        Returns it as it was, to the one caller that removed it; None to any other, and for an
+        Returns it as it was to the one caller that removed it; None to any other, and for an
         expired one, which nobody sees any more. 1 read, then as `delete_connections`.
         """
         for pause in pauses():
@@ -123,12 +123,12 @@ class Storage:
         raise StaleRecord(connection_id)
 
     def delete_connections(self, connections: Iterable[Connection]) -> list[Connection]:
-        """Remove connections that are gone, as they were read. Returns as `delete_connection`.
+        """Remove connections that are gone, given as they were read; returns those it removed.
 
-        1 transaction for each 33 of them, and 1 write for each room; 1 more if it is empty
-        then. A transaction that is refused is retried with what its refusal says, without a
-        read. A connection that was renamed since it was read stays; the next reader of its
-        room removes it. A failure, or the nearing deadline, ends it: it is logged, and those
+        1 transaction for each 33 of them, and 1 write for each room; 1 more if it is then
+        empty. A refused transaction is corrected from the refusal and retried, without a read.
+        A connection that was renamed since it was read stays; the next reader of its room
+        removes it. A failure or a near deadline is logged and ends the removal; the connections
         removed by then are returned.
         """
         pending = iter(connections)
@@ -146,7 +146,7 @@ class Storage:
         return removed
 
     def _delete(self, connections: list[Connection]) -> list[Connection]:
-        """Remove all rows of connections, at most `DEPARTURES`; returns those that it removed."""
+        """Remove all rows of at most `DEPARTURES` connections; returns those it removed."""
         claimless: set[str] = set()
         for pause in pauses():
             actions = {
@@ -177,7 +177,7 @@ class Storage:
             yield "claim", write.release(connection)
 
     def _current(self, connection: Connection, refused: Refused) -> Connection | None:
-        """The connection as a refused removal has found it, or None if that row is not there."""
+        """The connection as the refusal shows it, or None if its row is missing."""
         found = refused.found.get((connection.id, "row"))
         if found is None:
             return connection
@@ -193,9 +193,9 @@ class Storage:
     # Nicknames
 
     def rename(self, connection: Connection, username: str) -> Connection:
-        """Give a connection a nickname, claim it, and let go of the old one. 1 transaction.
+        """Give a connection a nickname, claim it, and release the old one. 1 transaction.
 
-        Raises `NicknameTaken` if another connection holds it, and `StaleRecord`; then nothing
+        Raises `NicknameTaken` if another connection holds it, or `StaleRecord`; then nothing
         has changed.
         """
         if username == connection.username:
@@ -242,10 +242,10 @@ class Storage:
         return {suffix(row["SK"]) for row in rows if row["members"] > 0}
 
     def enter(self, connection: Connection, room: str) -> Connection:
-        """Move a connection into a room, out of the one it was in; in its own, to the end.
+        """Move a connection into a room; if it is already there, to the end of the list.
 
-        1 write and 1 transaction; 1 or 2 writes more if it was in another room. Raises
-        `StaleRecord`; then it is where it was.
+        1 write and 1 transaction; 1 or 2 more writes if it was in another room. Raises
+        `StaleRecord`; then it has not moved.
         """
         write = self._transactions
         moved = replace(connection, room=room)
@@ -274,10 +274,10 @@ class Storage:
         return moved
 
     def leave(self, connection: Connection) -> Connection:
-        """Take a connection out of its room; nothing happens if it is in none.
+        """Take a connection out of its room, if it is in one.
 
-        1 transaction and 1 write, and 1 more if it was the last one there. Raises
-        `StaleRecord`; then it is where it was.
+        1 transaction and 1 write; 1 more write if it was the last member. Raises
+        `StaleRecord`; then it has not moved.
         """
         if connection.room is None:
             return connection
@@ -296,11 +296,11 @@ class Storage:
         return outside
 
     def iter_members(self, room: str, limit: int | None = None) -> Iterator[Connection]:
-        """A room's members in no order, read page by page as they are taken.
+        """A room's members in no particular order, read page by page as they are taken.
 
-        1 request for each MB of them, or for each `limit`: for a caller that takes no more.
-        The index is eventually consistent: a member who has just joined may be missing, one
-        who has just left may still be there.
+        1 request for each MB of them, or for each `limit` of them: set it to the number you
+        need. The index is eventually consistent: a member who has just joined may be missing,
+        and one who has just left may still be there.
         """
         rows = self._member_rows(room, "PK, username", **({"Limit": limit} if limit else {}))
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)
@@ -311,17 +311,17 @@ class Storage:
         in_order = sorted(rows, key=lambda row: (row.get("joined_at", 0), row["PK"]))
         return [Connection(row["PK"], row.get("username", ""), room) for row in in_order]
 
-    # The tutorial's names: each reads the connection first (1 request more)
+    # The tutorial's names: those that write read the connection first (1 more request)
 
     def set_username(self, connection_id: str, old_name: str, username: str) -> None:
-        """`rename`; raises `StaleRecord` as well if the connection is not called `old_name`."""
+        """`rename`; also raises `StaleRecord` if the connection is not called `old_name`."""
         found = self._found(connection_id)
         if found.username != old_name:
             raise StaleRecord(connection_id)
         self.rename(found, username)
 
     def set_room(self, connection_id: str, room: str) -> None:
-        """`enter`; raises `StaleRecord` as well if the connection is unknown."""
+        """`enter`; also raises `StaleRecord` if the connection is unknown."""
         self.enter(self._found(connection_id), room)
 
     def remove_room(self, connection_id: str, room: str) -> None:
@@ -335,7 +335,7 @@ class Storage:
         return [each.id for each in self.iter_members(room)]
 
     def get_record_by_connection(self, connection_id: str) -> dict[str, str]:
-        """What is known of a connection: `username`, and `room` if it is in one.
+        """The record of a connection: `username`, and `room` if it is in one.
 
         Empty for an unknown connection; the username is empty for one without a nickname.
         """
@@ -353,7 +353,7 @@ class Storage:
     # Reads
 
     def _member_rows(self, room: str, attributes: str, **options: Any) -> Iterator[Item]:
-        """Read no attribute in vain: a third one takes half as much CPU again as two."""
+        """Read only the attributes needed: three take 1.5 times the CPU of two."""
         return self._query(
             IndexName="ReverseLookup",
             KeyConditionExpression="SK = :sk",
@@ -363,7 +363,7 @@ class Storage:
         )
 
     def _query(self, ExpressionAttributeValues: Item, **request: Any) -> Iterator[Item]:
-        """The rows of every page that have not expired."""
+        """The unexpired rows of all pages."""
         request |= {
             "TableName": self._table.name,
             "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",

@@ -8,22 +8,22 @@ from typing import Any
 from chalicelib import aws
 from chalicelib.rows import Connection, Item, claim_key
 
-# Why a transaction was cancelled that may well succeed a moment later (TransactWriteItems).
+# Reasons for cancellation that are worth a retry (TransactWriteItems).
 _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-# With less time than this to the invocation's deadline, nothing new is begun.
+# Nothing new is started with less time than this until the invocation's deadline.
 REST_SECONDS = 1.0
 
 
 class StaleRecord(Exception):
-    """The connection is not, or no longer, as the caller read it. Read it again and decide anew."""
+    """The connection is not, or no longer, as the caller read it. Read it again and retry."""
 
 
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
-    `found` has those actions by name, and what was there instead: a row in DynamoDB's own
-    notation, empty if there was none.
+    `found` maps the names of their actions to the rows found instead, in DynamoDB's own
+    notation; a row is empty if there was none.
     """
 
     def __init__(self, found: dict[Any, Item]) -> None:
@@ -39,10 +39,10 @@ class Transactions:
         self._client = table.meta.client
 
     def transact(self, actions: dict[Any, Item]) -> None:
-        """Carry out named actions, all or none: then raises `Refused`. 1 request.
+        """Carry out all the named actions, or none. 1 request.
 
-        Where it met another transaction on the same item, or was throttled, it is retried.
-        Raises botocore's `ClientError` and `BotoCoreError`.
+        Raises `Refused` if a condition fails. Conflicts with other transactions and throttling
+        are retried. Raises botocore's `ClientError` and `BotoCoreError`.
         """
         for pause in pauses():
             try:
@@ -67,11 +67,11 @@ class Transactions:
         return {"Put": {"TableName": self._table, "Item": row, **condition}}
 
     def replace_row(self, old: Connection, new: Connection) -> Item:
-        """Put a connection's row over the old one, if that is as it was read."""
+        """Replace a connection's row if the old one is still as it was read."""
         return self.put(new.row, **_unchanged(old))
 
     def delete_row(self, connection: Connection) -> Item:
-        """Delete a connection's row if it is as it was read; `Refused` has what it is now."""
+        """Delete a connection's row if it is as it was read; `Refused` has the current row."""
         return self._delete(
             connection.key, **_unchanged(connection), ReturnValuesOnConditionCheckFailure="ALL_OLD"
         )
@@ -91,7 +91,7 @@ class Transactions:
         }
 
     def claim(self, connection: Connection, now: int) -> Item:
-        """Claim its nickname, if that is free, expired or its own; `Refused` has the holder."""
+        """Claim its nickname if that is free, expired or its own; `Refused` has the holder."""
         return self.put(
             connection.claim_row,
             ConditionExpression="attribute_not_exists(PK) OR expires_at <= :now "
@@ -101,7 +101,7 @@ class Transactions:
         )
 
     def release(self, connection: Connection) -> Item:
-        """Delete its claim, unless that has expired and is somebody else's by now."""
+        """Delete its claim, unless that has expired and now belongs to somebody else."""
         return self._delete(
             claim_key(connection.username),
             ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
@@ -113,7 +113,7 @@ class Transactions:
 
 
 def _unchanged(connection: Connection) -> Item:
-    """The condition that a connection's row, whose key has its name, is as it was read."""
+    """The condition that a connection's row is as it was read; its key implies the name."""
     if connection.room is None:
         return {"ConditionExpression": "attribute_exists(PK) AND attribute_not_exists(room)"}
     return {

@@ -1,7 +1,7 @@
-"""What a function's process does besides running the function.
+"""Code added to each function's process.
 
-`ministack_server.py` puts this file's text into the script with which MiniStack starts such a
-process, so it has the standard library and whatever the function's package brings.
+`ministack_patches.py` inserts this file's text into MiniStack's script for such a process, so it
+can import only the standard library and the function's own package.
 """
 
 import os
@@ -16,16 +16,16 @@ API_GATEWAY = re.compile(r"https://(\w+)\.execute-api\.[^/]+/(\w+)/?")
 
 
 def on_this_machine(url: str) -> str:
-    """The emulator's address for one of API Gateway; any other as it is."""
+    """The emulator's address for an address of API Gateway; any other unchanged."""
     emulator = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
     api = API_GATEWAY.fullmatch(url)
     return f"{emulator}/_aws/execute-api/{api[1]}/{api[2]}" if api else url
 
 
 def redirect_posts() -> None:
-    """Before the function is imported: its posts to connections go to the emulator.
+    """Sends the function's posts to the emulator. To be called before the function is imported.
 
-    boto3 ignores the variable where it is given an address, and Chalice gives it one.
+    boto3 ignores the variable if an address is passed, and Chalice passes one.
     """
     if ENDPOINT in os.environ:
         os.environ[ENDPOINT] = on_this_machine(os.environ[ENDPOINT])
@@ -44,7 +44,7 @@ def redirect_posts() -> None:
 
 
 def logged(handler: Callable[[Any, Any], Any], event: Any, context: Any) -> Any:
-    """Calls the handler, and marks where its lines end."""
+    """Calls the handler, and marks the end of its log."""
     try:
         return handler(event, context)
     finally:

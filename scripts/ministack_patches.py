@@ -1,6 +1,6 @@
-"""Makes MiniStack look like AWS to this app; each patch says what it mends.
+"""Makes MiniStack look like AWS to this app; each patch names the fault it fixes.
 
-They reach into MiniStack's inside, which its exact version in requirements/emulator.txt makes safe.
+They patch MiniStack's internals; the exact version in requirements/emulator.txt makes this safe.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from ministack.services.cloudformation import changesets, provisioners
 from scripts import function_process
 from scripts.function_process import END_OF_LOG
 
-PATIENCE = 5.0  # seconds for the end of a log; a function that was killed may have left processes
+PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
@@ -35,27 +35,27 @@ conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the
 
 
 def apply(output: TextIO) -> None:
-    """Patches everything; `output` gets what the functions print."""
+    """Applies all patches; the functions' logs are printed to `output`."""
     global functions_output
     functions_output = output
 
-    # It gave all WebSocket messages of a function to one process, one after another, and dropped
-    # what the function printed.
+    # It sent all WebSocket messages of a function to one process, one at a time, and dropped the
+    # function's output.
     lambda_runtime.get_or_create_worker = Environments
 
-    # It printed nowhere what functions log.
+    # It did not print the functions' logs.
     lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
 
-    # It took what a function printed within some milliseconds of its answer. A later line belonged
-    # to the next invocation, or to none.
+    # It logged only the lines printed within some milliseconds of a function's answer. Later lines
+    # were logged with the next invocation, or lost.
     lambda_runtime.Worker._read_stderr = read_log
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
-    # It answers `@connections` under its own address only, and functions post to AWS's.
+    # It serves `@connections` at its own address only, but functions post to AWS's address.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
 
-    # It refused templates with types of resources that it does not know ...
+    # It refused templates with resource types that it does not know ...
     provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
     changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
 
@@ -97,7 +97,7 @@ def say_goodbye() -> None:
 
 
 class Environments:
-    """Stands for the one worker that the WebSocket code asks for, and invokes a free one."""
+    """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker."""
 
     def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
         self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
@@ -109,7 +109,7 @@ class Environments:
         started = time.monotonic()
         try:
             result: dict[str, Any] = worker.invoke(event, request_id)
-        except RuntimeError as error:  # it did not even start; AWS logs that as well
+        except RuntimeError as error:  # the process did not start; AWS logs that too
             result = {"status": "error", "error": str(error)}
         finally:
             lambda_runtime.release_worker(worker)
@@ -132,7 +132,7 @@ def log_and_print(
     log: Any, function: dict[str, Any], request_id: str, text: str, *others: Any, **options: Any
 ) -> None:
     """Writes to CloudWatch Logs, and to the output with the function's name before each line."""
-    with publishing:  # two at once might both create the log group, and one lose its lines
+    with publishing:  # two at once could both create the log group, and one would lose its lines
         log(function, request_id, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
@@ -140,7 +140,7 @@ def log_and_print(
 
 
 def worker_script() -> str:
-    """MiniStack's script for a function's process, with `function_process.py` in it."""
+    """MiniStack's script for a function's process, extended by `function_process.py`."""
     script: str = lambda_runtime._PYTHON_WORKER_SCRIPT
     for old, new in (
         ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
@@ -156,7 +156,7 @@ def worker_script() -> str:
 
 
 def read_log(worker: Any) -> None:
-    """Queues the lines of a worker's process, and None for each end of a log."""
+    """Queues the lines of a worker's process, and None at each end of a log."""
     lines = worker._stderr_queue
     try:
         for line in worker._proc.stderr:
@@ -170,7 +170,7 @@ def read_log(worker: Any) -> None:
 
 
 def log_of_invocation(worker: Any) -> str:
-    """All that was printed until the end of the log, or of the process."""
+    """The lines printed until the log or the process ends."""
     lines: list[str] = []
     deadline = time.monotonic() + PATIENCE
     with suppress(queue.Empty):
@@ -183,7 +183,7 @@ def log_of_invocation(worker: Any) -> str:
 
 
 def readable(line: str) -> str:
-    """A function's line of JSON as a person at a terminal wants it; any other as it is."""
+    """A function's line of JSON in plain text, for a terminal; any other line unchanged."""
     try:
         fields = json.loads(line)
         fields.pop("_aws", None)
@@ -196,7 +196,7 @@ def readable(line: str) -> str:
 
 
 class Handlers(dict[str, Any]):
-    """What creates and deletes a resource, by its type; of AWS's types, none is missing."""
+    """Handlers by resource type; an unknown AWS type gets one that does nothing."""
 
     def __contains__(self, kind: object) -> bool:
         return super().__contains__(kind) or str(kind).startswith("AWS::")
@@ -213,8 +213,8 @@ def create_nothing(kind: str, name: str, properties: Any, stack: str) -> tuple[s
 
 
 def alarm_record(original: Any, name: str, properties: dict[str, Any]) -> Any:
-    """An alarm over several metrics is one over a metric that has no values."""
+    """Turns an alarm over several metrics into one over a metric that has no values."""
     if "Metrics" in properties:
-        logger.warning("The alarm %s will not ring: metric math is not emulated", name)
+        logger.warning("The alarm %s will never fire: metric math is not emulated", name)
         properties = properties | {"Metrics": None, "Namespace": "none", "MetricName": "none"}
     return original(name, properties)

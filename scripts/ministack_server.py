@@ -1,7 +1,7 @@
-"""Runs MiniStack, patched by `ministack_patches.py`, until `emulator.py`, which starts it, dies.
+"""Runs MiniStack, patched by `ministack_patches.py`, until its parent, `emulator.py`, ends.
 
-Its arguments are the directory of its files, so `ps` tells one emulator from another, and the
-descriptor that has this locked.
+Its arguments are the directory of its files, so that `ps` tells one emulator from another, and the
+descriptor that holds the lock.
 """
 
 import os
@@ -16,7 +16,7 @@ from ministack import app
 
 from scripts import ministack_patches
 
-# Waits 2 s at most: where nobody collects the dead, their group never becomes empty.
+# Waits 2 s at most: if nobody reaps the processes, their group never becomes empty.
 CLEAR_UP = """
 kill -s KILL -- "-$1"
 for _ in $(seq 20); do kill -s 0 -- "-$1" 2>/dev/null || break; sleep 0.1; done
@@ -25,10 +25,11 @@ rm -rf -- "$2"
 
 
 def stop_with_parent(directory: str, lock: str) -> None:
-    """Waits until `emulator.py` says goodbye, which kills this group then, or has ended.
+    """Waits until `emulator.py` says goodbye, before it kills this group, or has ended.
 
-    Either way people are told. If it has ended, a process outside of this group kills it, and removes
-    the directory once nobody is left to write to it. That has the lock until then.
+    In both cases, connected clients get a close frame. If it has ended, a process outside of this
+    group kills the group, and removes the directory once no process is left to write to it. It
+    holds the lock until then.
     """
     lifeline = socket.socket(fileno=0)
     lifeline.recv(16)
@@ -42,7 +43,7 @@ def stop_with_parent(directory: str, lock: str) -> None:
 
 
 def be_in_the_background() -> None:
-    """Undoes what `emulator.py` held while it started this; and may write to any terminal."""
+    """Unblocks the signals that `emulator.py` held, and allows writing to any terminal."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
@@ -50,11 +51,11 @@ def be_in_the_background() -> None:
 if __name__ == "__main__":
     be_in_the_background()
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # for the functions' processes
-    # Standard output belongs to the functions; MiniStack's own lines go with its errors.
+    # Standard output is for the functions' logs; MiniStack's own output goes to standard error.
     functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
     threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
     ministack_patches.apply(functions_output)
-    os.environ["MINISTACK_EDITION"] = str(os.getpid())  # how its health tells `emulator.py`
+    os.environ["MINISTACK_EDITION"] = str(os.getpid())  # `emulator.py` reads it in the health check
     sys.argv = ["ministack"]
     app.main()

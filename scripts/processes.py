@@ -1,4 +1,4 @@
-"""Starting processes so that none is lost, ending them, and keeping them out of each other's way."""
+"""Starts processes without losing any, ends them, and keeps them out of each other's way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Delays what would stop this, so that no process is started whose handle is then lost.
+    """Holds back signals, so that the handle of a process being started is not lost.
 
-    The process inherits that; nothing but SIGKILL ends it.
+    The process inherits the blocked signals; only SIGKILL ends it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -29,15 +29,15 @@ def signals_held() -> Iterator[None]:
 
 def kill_group(leader: int) -> None:
     """Ends a process and all others of its group."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS forbids to kill the dead
+    with suppress(ProcessLookupError, PermissionError):  # macOS forbids killing a dead process
         os.killpg(leader, signal.SIGKILL)
     collect(leader)
 
 
 def collect(process: int) -> None:
-    """Returns once the process has ended.
+    """Waits until the process has ended.
 
-    Popen.wait() would wait for ever when a signal had interrupted Popen.poll(), which has a lock.
+    Popen.wait() would hang if a signal had interrupted Popen.poll(), which holds a lock.
     """
     with suppress(ChildProcessError):
         os.waitpid(process, 0)

@@ -1,9 +1,9 @@
-"""Makes a package smaller, and quick to import.
+"""Makes a deployment package smaller, and quicker to import.
 
-Most of what Chalice packages is botocore's descriptions of services that the chat does not
-call; and its Python files would be compiled anew at every cold start, since Lambda's file
-system is read-only. Without the former and with the latter compiled, the package is a sixth
-as large, and `import app` takes a third of the CPU.
+Most of Chalice's package is botocore's data on services that the chat does not call. Its Python
+files would be compiled at every cold start, since Lambda's file system is read-only. Without that
+data and with compiled files, the package is a sixth as large, and `import app` takes a third of
+the CPU.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# What the functions make clients of; botocore's data on no other service is shipped.
+# Services that the functions call; botocore's data on all others is left out.
 SERVICES = ("apigatewaymanagementapi", "dynamodb", "lambda")
-LAMBDA_TASK_ROOT = "/var/task"  # where tracebacks will say that the code is
+LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
 def slim(archive: Path) -> None:
-    """Rewrites a deployment package; the same package in gives the same bytes out."""
+    """Rewrites a deployment package; the same package gives the same bytes."""
     with tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
         with zipfile.ZipFile(archive) as package:
@@ -39,7 +39,7 @@ def slim(archive: Path) -> None:
 
 def is_needed(name: str) -> bool:
     package, *parts = name.split("/")
-    if "__pycache__" in parts:  # of the machine that packages; it is made anew
+    if "__pycache__" in parts:  # from the packaging machine; `slim` compiles again
         return False
     if package in ("boto3", "botocore") and parts[0] == "data" and len(parts) > 2:
         return parts[1] in SERVICES
@@ -47,7 +47,7 @@ def is_needed(name: str) -> bool:
 
 
 def add(package: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Without the time, so that what has not changed is not deployed again."""
+    """Adds a file without a timestamp, so that unchanged code is not deployed again."""
     entry = zipfile.ZipInfo(name)
     entry.external_attr = 0o644 << 16
     package.writestr(entry, content, zipfile.ZIP_DEFLATED)

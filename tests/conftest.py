@@ -23,7 +23,7 @@ from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
 from tests.connections import Connections
 from tests.tables import clear, create_table, rows
 
-# Plain `pytest` runs what it can with the packages of the field, and no test that is marked `e2e`.
+# Plain `pytest` runs the tests whose packages are installed, and none that is marked `e2e`.
 collect_ignore: list[str] = []
 if not find_spec("hypothesis"):
     collect_ignore += ["test_any_text.py", "test_model.py"]
@@ -32,7 +32,7 @@ if not find_spec("cfnlint"):
 
 
 class Clock:
-    """Time as the tests set it. It also moves on a little at every look."""
+    """A clock that the tests set. It also advances a little at every reading."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -56,18 +56,18 @@ class Person:
         self.chat.handler.handle(self.id, text)
 
     def hears(self, *lines: str) -> None:
-        """Exactly these, in this order, since the last time."""
+        """Exactly these lines, in this order, since the last check."""
         assert self.chat.connections.received(self.id) == list(lines)
 
     def hears_nothing(self) -> None:
         self.hears()
 
     def disconnects(self) -> None:
-        self.cuts_off()
+        self.vanishes()
         self.chat.handler.disconnect(self.id)
 
-    def cuts_off(self) -> None:
-        """Gone, and nobody noticed yet."""
+    def vanishes(self) -> None:
+        """The connection is gone, and nobody has noticed yet."""
         self.chat.connections.gone.add(self.id)
 
 
@@ -86,13 +86,13 @@ class Chat:
         self._ids = count(1)
 
     def somebody(self) -> Person:
-        """Connected, without a nickname yet."""
+        """A new person, without a nickname yet."""
         person = Person(self, f"connection-{next(self._ids)}=")
         self.handler.connect(person.id)
         return person
 
     def person(self, name: str, room: str | None = None) -> Person:
-        """Connected under a name, and in a room if one is given."""
+        """A new person with a nickname, and in a room if one is given."""
         person = self.somebody()
         person.says(name)
         if room is not None:
@@ -101,9 +101,9 @@ class Chat:
         return person
 
     def has_members(self, room: str, members: int, counted: int | None = None) -> None:
-        """People c0, c1, ... called p0, p1, ... in a room: straight into the table, for speed.
+        """Write people c0, c1, ... called p0, p1, ... straight into the table, for speed.
 
-        `counted` is the room's count, if they are not the only ones there.
+        `counted` is the room's count, if others are there too.
         """
         expires_at = int(self.clock()) + LIFETIME_SECONDS
         with self.table.batch_writer() as batch:
@@ -120,7 +120,7 @@ class Chat:
 
 @contextmanager
 def requests(storage: Storage) -> Iterator[Counter[str]]:
-    """Counts what is sent to DynamoDB meanwhile, by operation."""
+    """Counts the requests to DynamoDB inside the block, by operation."""
     sent: Counter[str] = Counter()
 
     def count(model: Any, **_: Any) -> None:
@@ -163,9 +163,9 @@ def crash() -> None:
 
 
 class CopiesTablesOnce:
-    """`copy` as moto's transactions see it, which copy the whole table for each of their actions.
+    """Replaces `copy` for moto's transactions, which copy the whole table for each action.
 
-    The first of these copies is the one that they roll back to; the others only take time.
+    They roll back to the first copy; the others only take time.
     """
 
     def deepcopy(self, thing: Any) -> Any:
@@ -178,7 +178,7 @@ class CopiesTablesOnce:
 
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """AWS, as moto plays it; nothing of the user's own configuration is in sight."""
+    """AWS as mocked by moto; the user's own configuration is hidden."""
     for variable in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -193,7 +193,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @cache
 def moto_table() -> Any:
-    """One table for all tests: to make it anew takes longer than most of them."""
+    """One table for all tests: creating it takes longer than most of them."""
     return create_table(boto3.resource("dynamodb"))
 
 

@@ -1,4 +1,4 @@
-"""A local `@connections` API: it keeps what is posted to each connection, and answers as told."""
+"""A local `@connections` API: it records the posts to each connection, and answers as told."""
 
 import json
 import socket
@@ -11,7 +11,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-# A status; or no answer before the server ends, half of one, or none and the connection closed.
+# A status; or no answer until the server ends, half an answer, or a connection that closes.
 Answer = int | Literal["slow", "half", "drop"]
 
 ERRORS = {
@@ -30,7 +30,7 @@ class Request(NamedTuple):
 
 
 class Connections:
-    """The server, and what its connections have received since the last look."""
+    """The server, and the posts to its connections since the last check."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
         self.posts: defaultdict[str, list[str]] = defaultdict(list)
@@ -41,7 +41,7 @@ class Connections:
         self.otherwise: Answer = 200
         self.requests: list[Request] = []
         self.opened = 0  # HTTP connections
-        self.answers_a_connection = 1_000_000  # then it is closed without a word
+        self.answers_a_connection = 1_000_000  # then it is closed without notice
         self.says_length = True
         self._server = _Server(self, tls, receive_buffer)
         self.port: int = self._server.server_address[1]
@@ -62,7 +62,7 @@ class Connections:
         self.close_connections()
 
     def received(self, connection_id: str) -> list[str]:
-        """What was posted to a connection since the last call."""
+        """The posts to a connection since the last call."""
         return self.posts.pop(connection_id, [])
 
     def will_answer(self, connection_id: str, *answers: Answer) -> None:
@@ -113,7 +113,7 @@ class _Server(ThreadingTCPServer):
         super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        self.api.opened += 1  # here, in the server's one thread
+        self.api.opened += 1  # here, in the server's single thread
         return super().get_request()
 
 
@@ -147,7 +147,7 @@ class _Handler(StreamRequestHandler):
             self.server.sockets.discard(self.request)
 
     def answer(self) -> bool:
-        """Answer a request, and say whether the connection stays open."""
+        """Answer a request; returns whether the connection stays open."""
         start = self.rfile.readline().decode("latin-1").split(" ")
         if len(start) != 3:  # the end, or not HTTP
             return False

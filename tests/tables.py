@@ -1,4 +1,4 @@
-"""The table as `resources.json` describes it, its rows, and what must be true of them."""
+"""The table as `resources.json` describes it, its rows, and their invariants."""
 
 import json
 from collections import Counter
@@ -40,12 +40,12 @@ def clear(table: Any) -> None:
 
 
 def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = False) -> list[str]:
-    """What is wrong with a table that is at rest: each broken invariant in a line.
+    """The broken invariants of a table that is at rest, one a line.
 
-    One nickname a connection; one claim for it, and it is theirs; at most one room, and the
-    member's row agrees with the connection's; the directory lists exactly the rooms with
-    members, and counts them; nothing belongs to nobody. With `high_counts`, as after a crash,
-    the directory may count too many, and list a room that has no members.
+    A connection has one nickname, whose one claim is its own, and at most one room, on which the
+    member's row and its own row agree. The directory lists exactly the rooms with members, and
+    counts them. No row is orphaned. With `high_counts`, as after a crash, the directory may count
+    too many, and list a room that has no members.
     """
     alive = [row for row in rows if row["expires_at"] > now]
     connections = _by_kind(alive, "username_")
@@ -81,12 +81,12 @@ def _several(rows: Rows, what: str) -> list[str]:
 
 
 def _disagreements(connections: Rows, members: Rows) -> list[str]:
-    """The name and the room of a connection, as its own row and the member's row have them."""
+    """Names and rooms on which a connection's row and its member's row disagree."""
     said = {
         (id, _suffix(row), row["room"]) for id, (row, *_) in connections.items() if "room" in row
     }
     shown = {(id, row["username"], _suffix(row)) for id, (row, *_) in members.items()}
-    return [f"only one row says so: {difference}" for difference in sorted(said ^ shown)]
+    return [f"only in one row: {difference}" for difference in sorted(said ^ shown)]
 
 
 def _expected_claims(connections: Rows) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Any text, on any connection, in any state: an answer, and the connection goes on working."""
+"""Any text on any connection in any state gets an answer, and the connection keeps working."""
 
 import string
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Chat, Person
 
-# What tends to break chats: empty, huge, controls, other scripts, what looks like an answer.
+# Texts that tend to break chats: empty, huge, controls, other scripts, imitated answers.
 NASTY = [
     "",
     " ",
@@ -70,8 +70,8 @@ def somebody(chat: Chat, state: str) -> Person:
     return chat.person("Ann", "tea" if state == "in a room" else None)
 
 
-def answers(person: Person, frame: str) -> None:
-    """With something other than an excuse; only `/quit` outside of a room has no answer."""
+def gets_an_answer(person: Person, frame: str) -> None:
+    """The answer is not an excuse; only `/quit` outside of a room has none."""
     outside = "room" not in person.chat.storage.get_record_by_connection(person.id)
     person.says(frame)
     heard = person.chat.connections.received(person.id)
@@ -79,7 +79,7 @@ def answers(person: Person, frame: str) -> None:
     assert "Something went wrong. Please try again." not in heard
 
 
-def goes_on(person: Person) -> None:
+def keeps_working(person: Person) -> None:
     person.says("Zed")
     person.says("/nick Zed")
     person.chat.connections.posts.clear()
@@ -96,15 +96,15 @@ def test_nasty_texts(chat: Chat, state: str) -> None:
     person = somebody(chat, state)
     for frame in NASTY:
         print(f"{frame[:40]!a}")  # shown if it fails
-        answers(person, frame)
-    goes_on(person)
+        gets_an_answer(person, frame)
+    keeps_working(person)
 
 
 @pytest.mark.parametrize("frame", NASTY, ids=lambda frame: f"{frame[:20]!a}")
 def test_nasty_first_frames(chat: Chat, frame: str) -> None:
     person = chat.somebody()
-    answers(person, frame)
-    goes_on(person)
+    gets_an_answer(person, frame)
+    keeps_working(person)
 
 
 words = st.text(max_size=40) | st.text(string.ascii_letters + "/:_ \t", max_size=10)
@@ -119,5 +119,5 @@ frames = st.one_of(st.sampled_from(NASTY[:-2]), words, st.builds(str.__add__, co
 def test_any_texts(chat: Chat, state: str, frames: list[str]) -> None:
     person = somebody(chat, state)
     for frame in frames:
-        answers(person, frame)
-    goes_on(person)
+        gets_an_answer(person, frame)
+    keeps_working(person)

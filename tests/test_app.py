@@ -1,4 +1,4 @@
-"""The wiring: what API Gateway's events lead to, and what the logs say of them."""
+"""The wiring: API Gateway's events, their effects, and their logs."""
 
 import base64
 import importlib
@@ -26,7 +26,7 @@ LogLines = Callable[[], list[dict[str, Any]]]
 def app(
     table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """A fresh import, as a cold start does it."""
+    """A fresh import, as at a cold start."""
     monkeypatch.setenv("TABLE", table.name)
     sys.modules.pop("app", None)
     yield importlib.import_module("app")
@@ -37,7 +37,7 @@ def app(
 
 @pytest.fixture
 def log_lines(app: ModuleType) -> LogLines:
-    """What the functions have logged, parsed."""
+    """The functions' log lines, parsed."""
     (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
     output = io.StringIO()
     handler.setStream(output)
@@ -102,7 +102,7 @@ def test_each_invocation_is_one_line_in_the_log(app: ModuleType, log_lines: LogL
     assert "secret" not in json.dumps([first, second])
 
 
-def test_what_happens_is_counted_in_the_embedded_metric_format(
+def test_events_are_counted_in_the_embedded_metric_format(
     app: ModuleType, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STACK", "ChaliceChat")
@@ -128,7 +128,7 @@ def test_what_happens_is_counted_in_the_embedded_metric_format(
         assert set(units.values()) <= {"Count"}
 
 
-def test_the_fan_out_function_posts_what_it_is_handed(
+def test_the_fan_out_function_posts_to_its_chunk(
     app: ModuleType, connections: Connections, log_lines: LogLines
 ) -> None:
     event = {
@@ -145,10 +145,10 @@ def test_the_fan_out_function_posts_what_it_is_handed(
     assert "Hi" not in json.dumps(line)
 
 
-def test_an_invocation_keeps_to_lambdas_deadline(
+def test_an_invocation_ends_before_lambdas_deadline(
     app: ModuleType, connections: Connections, log_lines: LogLines
 ) -> None:
-    """Whatever the function's timeout is set to."""
+    """For any timeout of the function."""
     connect(app, "c1")
     almost_over = SimpleNamespace(aws_request_id="", get_remaining_time_in_millis=lambda: 100)
     app.message(event("$default", "c1", body="John"), almost_over)

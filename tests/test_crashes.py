@@ -1,4 +1,4 @@
-"""What is left when a function dies, or DynamoDB fails, at any request of any operation."""
+"""The state after a function dies, or DynamoDB fails, at any request of any operation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ Act = Callable[["Scene"], None]
 
 
 class Scene:
-    """John alone in a room, Jenny in another with Zoe, somebody new, and somebody cut off."""
+    """John alone in a room, Jenny in another with Zoe, somebody new, and somebody vanished."""
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
@@ -31,7 +31,7 @@ class Scene:
         self.begin()
 
     def begin(self) -> None:
-        """As if nothing had happened yet."""
+        """Restore the state before any operation."""
         clear(self.chat.table)
         with self.chat.table.batch_writer() as batch:
             for row in self._rows:
@@ -42,13 +42,13 @@ class Scene:
         self.people = [self.new, self.john, self.jenny, self.zoe]
 
     def state(self) -> frozenset[Any]:
-        """What matters of the table, and of the connections."""
+        """The relevant state of the table and of the connections."""
         about = ("PK", "SK", "room", "username", "connection_id", "members")
         rows = (tuple(row.get(name) for name in about) for row in self.chat.rows())
         return frozenset([*rows, *self.chat.connections.gone])
 
     def finds_zoe_gone(self) -> None:
-        self.zoe.cuts_off()
+        self.zoe.vanishes()
         self.jenny.says("Hi")
 
     def problems(self) -> list[str]:
@@ -62,18 +62,18 @@ def connect(scene: Scene) -> None:
 OPERATIONS: dict[str, Act] = {
     "connect": connect,
     "log in": lambda scene: scene.new.says("Adam"),
-    "log in under the name of somebody who is gone": lambda scene: scene.new.says("ghost"),
+    "log in under the name of a vanished person": lambda scene: scene.new.says("ghost"),
     "rename": lambda scene: scene.john.says("/nick Jack"),
     "rename in company": lambda scene: scene.jenny.says("/nick Jane"),
     "open a room": lambda scene: scene.zoe.says("/join lounge"),
     "join a room": lambda scene: scene.john.says("/join tea"),
     "join the room again": lambda scene: scene.john.says("/join chalice"),
-    "join the room of somebody who is gone": lambda scene: scene.john.says("/join den"),
-    "quit as the last": lambda scene: scene.john.says("/quit"),
+    "join the room of a vanished person": lambda scene: scene.john.says("/join den"),
+    "quit as the last member": lambda scene: scene.john.says("/quit"),
     "quit": lambda scene: scene.jenny.says("/quit"),
-    "disconnect as the last": lambda scene: scene.john.disconnects(),
+    "disconnect as the last member": lambda scene: scene.john.disconnects(),
     "disconnect": lambda scene: scene.jenny.disconnects(),
-    "find somebody gone": lambda scene: scene.finds_zoe_gone(),
+    "find a member gone": lambda scene: scene.finds_zoe_gone(),
     "disconnect without a name": lambda scene: scene.new.disconnects(),
 }
 
@@ -91,7 +91,7 @@ MOST_REQUESTS = 12
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_what_a_crash_leaves_heals(chat: Chat, name: str) -> None:
+def test_the_state_after_a_crash_heals(chat: Chat, name: str) -> None:
     scene = Scene(chat)
     for number in range(1, MOST_REQUESTS + 1):
         scene.begin()
@@ -106,14 +106,14 @@ def test_what_a_crash_leaves_heals(chat: Chat, name: str) -> None:
         it_heals(scene)
         if seen[0] < number:
             return
-    raise AssertionError("the operation never came to its end")
+    raise AssertionError("the operation never finished")
 
 
 healed: set[frozenset[Any]] = set()
 
 
 def it_heals(scene: Scene) -> None:
-    """The same remains of several crashes are looked at once."""
+    """Check each state only once, however many crashes lead to it."""
     state = scene.state()
     if state not in healed:
         nobody_is_locked_out(scene)
@@ -122,7 +122,7 @@ def it_heals(scene: Scene) -> None:
 
 
 def nobody_is_locked_out(scene: Scene) -> None:
-    """Those who are still there go on; all names are free once their holders are gone."""
+    """People who are still connected can go on; all names are free once their holders are gone."""
     chat = scene.chat
     for n, person in enumerate(scene.people):
         if person.id in chat.connections.gone:
@@ -134,7 +134,7 @@ def nobody_is_locked_out(scene: Scene) -> None:
         assert any(": Hello" in line for line in chat.connections.received(person.id))
     assert scene.problems() == []
     for person in scene.people:
-        person.cuts_off()
+        person.vanishes()
     heir = chat.person("Heir")
     for name in ("John", "Jenny", "Zoe", "Ghost", "Adam", "Jack", "Jane"):
         heir.says(f"/nick {name}")
@@ -143,7 +143,7 @@ def nobody_is_locked_out(scene: Scene) -> None:
 
 
 def nothing_is_left_after_expiry(scene: Scene) -> None:
-    """For DynamoDB deletes what has expired."""
+    """All rows have expired, so DynamoDB deletes them."""
     scene.chat.clock.advance(LIFETIME_SECONDS + 1)
     assert scene.chat.storage.list_rooms() == set()
     assert all(row["expires_at"] <= scene.chat.clock.now for row in scene.chat.rows())
@@ -153,7 +153,7 @@ def nothing_is_left_after_expiry(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("moment", "failure"), [("before-call", throttle), ("after-call", lose_the_answer)]
 )
-def test_a_failing_request_is_told_or_made_good(
+def test_a_failing_request_is_reported_or_made_good(
     chat: Chat, name: str, moment: str, failure: Callable[[], None]
 ) -> None:
     scene = Scene(chat)
@@ -172,4 +172,4 @@ def test_a_failing_request_is_told_or_made_good(
         it_heals(scene)
         if seen[0] < number:
             return
-    raise AssertionError("the operation never came to its end")
+    raise AssertionError("the operation never finished")

@@ -1,4 +1,4 @@
-"""What people see: one test for each row of the protocol, and for what they do wrong."""
+"""The chat as people see it: a test for each row of the protocol, and for their mistakes."""
 
 import json
 from contextlib import suppress
@@ -47,7 +47,7 @@ def test_a_bad_nickname_can_be_followed_by_a_good_one(chat: Chat, frame: str) ->
     somebody.hears("Using nickname: John\nType /help for list of commands.")
 
 
-def test_a_nickname_is_taken_in_whatever_capitals(chat: Chat, john: Person) -> None:
+def test_a_nickname_is_taken_whatever_its_case(chat: Chat, john: Person) -> None:
     somebody = chat.somebody()
     somebody.says("JOHN")
     somebody.hears("Nickname JOHN is already in use.")
@@ -71,7 +71,7 @@ def test_a_new_nickname_is_announced(john: Person, jenny: Person) -> None:
     john.hears("Jenny is now known as JennyJones.")
 
 
-def test_a_new_nickname_outside_of_a_room_is_nobodys_business(chat: Chat, john: Person) -> None:
+def test_a_new_nickname_outside_of_a_room_is_not_announced(chat: Chat, john: Person) -> None:
     jack = chat.person("Jack")
     jack.says("/nick Jim")
     jack.hears("Nickname is: Jim")
@@ -86,7 +86,7 @@ def test_a_nickname_is_free_after_a_rename(john: Person, jenny: Person) -> None:
     jenny.hears("Nickname is: john")
 
 
-def test_a_taken_nickname_leaves_the_old_one(john: Person, jenny: Person) -> None:
+def test_the_old_nickname_stays_if_the_new_one_is_taken(john: Person, jenny: Person) -> None:
     jenny.says("/nick john")
     jenny.hears("Nickname john is already in use.")
     john.hears_nothing()
@@ -94,7 +94,7 @@ def test_a_taken_nickname_leaves_the_old_one(john: Person, jenny: Person) -> Non
     jenny.hears("Current nickname: Jenny")
 
 
-def test_the_holder_may_change_its_capitals(john: Person, jenny: Person) -> None:
+def test_the_holder_may_change_the_case(john: Person, jenny: Person) -> None:
     john.says("/nick JOHN")
     john.hears("Nickname is: JOHN")
     jenny.hears("John is now known as JOHN.")
@@ -117,10 +117,8 @@ def test_a_bad_nickname_changes_nothing(john: Person, jenny: Person, name: str) 
     john.hears("Current nickname: John")
 
 
-def test_the_nickname_of_somebody_who_was_cut_off_is_free(
-    chat: Chat, john: Person, jenny: Person
-) -> None:
-    john.cuts_off()
+def test_the_nickname_of_a_vanished_person_is_free(chat: Chat, john: Person, jenny: Person) -> None:
+    john.vanishes()
     jack = chat.person("Jack")
     jack.says("/nick John")
     jack.hears("Nickname is: John")
@@ -143,7 +141,9 @@ def test_moving_to_another_room(chat: Chat, john: Person, jenny: Person) -> None
     jack.hears("John joined room.")
 
 
-def test_joining_the_room_again_goes_to_its_end(john: Person, jenny: Person) -> None:
+def test_joining_the_same_room_again_moves_to_the_end_of_its_list(
+    john: Person, jenny: Person
+) -> None:
     john.says("/join chalice")
     john.hears('Left chat room "chalice"', 'Joined chat room "chalice"')
     jenny.hears("John left room.", "John joined room.")
@@ -191,7 +191,9 @@ def test_rooms_are_listed_sorted(chat: Chat) -> None:
     john.hears("Tea\nchalice\ntea")
 
 
-def test_no_room_is_listed_after_the_last_one_left(chat: Chat, john: Person, jenny: Person) -> None:
+def test_a_room_is_not_listed_after_its_last_member_left(
+    chat: Chat, john: Person, jenny: Person
+) -> None:
     for person in (john, jenny):
         person.says("/quit")
     chat.connections.posts.clear()
@@ -281,14 +283,14 @@ def test_unknown_commands(john: Person, jenny: Person, frame: str, reply: str) -
 @pytest.mark.parametrize(
     "frame", ["/JOIN tea", "/join  tea", "/join\ttea ", "/Join\u3000tea cups", "/join\n tea"]
 )
-def test_capitals_and_white_space_do_not_matter(chat: Chat, frame: str) -> None:
+def test_case_and_white_space_do_not_matter(chat: Chat, frame: str) -> None:
     john = chat.person("John")
     john.says(frame)
     john.hears('Joined chat room "tea"')
 
 
 @pytest.mark.parametrize("command", ["/help me", "/room 7", "/ls -la", "/quit now"])
-def test_what_a_command_does_not_take_is_ignored(john: Person, command: str) -> None:
+def test_superfluous_arguments_are_ignored(john: Person, command: str) -> None:
     john.says(command)
     with_arguments = john.chat.connections.received(john.id)
     john.says("/join chalice")
@@ -297,7 +299,7 @@ def test_what_a_command_does_not_take_is_ignored(john: Person, command: str) -> 
     john.hears(*with_arguments)
 
 
-# Leaving, and being cut off
+# Departures
 
 
 def test_a_departure_is_announced(john: Person, jenny: Person) -> None:
@@ -308,19 +310,17 @@ def test_a_departure_is_announced(john: Person, jenny: Person) -> None:
     john.hears("John")
 
 
-def test_departures_of_people_without_name_or_room_are_not(chat: Chat, john: Person) -> None:
+def test_departures_without_a_name_or_a_room_are_not_announced(chat: Chat, john: Person) -> None:
     chat.somebody().disconnects()
     chat.person("Jack").disconnects()
     john.hears_nothing()
 
 
-def test_those_who_were_cut_off_are_found_by_the_next_text(
-    chat: Chat, john: Person, jenny: Person
-) -> None:
+def test_the_next_text_finds_vanished_members(chat: Chat, john: Person, jenny: Person) -> None:
     others = [chat.person(name, "chalice") for name in ("Jack", "Jim", "Joe")]
     chat.connections.posts.clear()
     for person in others[:2]:
-        person.cuts_off()
+        person.vanishes()
     john.says("Hi")
     for person in (john, jenny, others[2]):
         first, departures = chat.connections.received(person.id)
@@ -331,13 +331,13 @@ def test_those_who_were_cut_off_are_found_by_the_next_text(
     john.hears_nothing()
 
 
-def test_those_who_are_found_while_departures_are_announced_are_announced_too(
+def test_members_found_gone_by_an_announcement_are_announced_too(
     chat: Chat, john: Person, jenny: Person
 ) -> None:
-    """Jack leaves; Jim, who is told, is gone as well; and so is Joe, who is told of Jim."""
+    """Announcing that Jack left finds Jim gone; announcing that Jim left finds Joe gone."""
     jack, jim, joe = (chat.person(name, "chalice") for name in ("Jack", "Jim", "Joe"))
     chat.connections.posts.clear()
-    jim.cuts_off()
+    jim.vanishes()
     chat.connections.will_answer(joe.id, 200, 410)
     jack.disconnects()
     jenny.hears("Jack left room.", "Jim left room.", "Joe left room.")
@@ -350,7 +350,7 @@ def test_departures_fill_several_messages_if_one_cannot_hold_them(
     monkeypatch.setattr("chalicelib.handler.MESSAGE_BYTES", 40)
     people = [chat.person(f"p{n}", "chalice") for n in range(5)]
     for person in people:
-        person.cuts_off()
+        person.vanishes()
     chat.connections.posts.clear()
     john.says("Hi")
     _, *departures = chat.connections.received(john.id)
@@ -361,7 +361,7 @@ def test_departures_fill_several_messages_if_one_cannot_hold_them(
 @pytest.mark.parametrize(
     ("gone", "present", "posts"), [(1_000, 1, 1_010), (100, 100, 320), (200, 200, 620)]
 )
-def test_what_it_costs_when_many_are_gone(chat: Chat, gone: int, present: int, posts: int) -> None:
+def test_the_cost_of_many_gone_members(chat: Chat, gone: int, present: int, posts: int) -> None:
     chat.has_members("chalice", gone + present - 1)
     john = chat.person("John", "chalice")
     chat.connections.gone = {f"c{n}" for n in range(gone)}
@@ -393,19 +393,19 @@ def test_a_crash_while_many_are_removed_loses_few_announcements(chat: Chat, numb
     assert problems(chat.rows(), chat.clock.now, high_counts=True) == []
 
 
-# Comings and goings that too many would hear of
+# Announcements in a crowd
 
 
 @pytest.fixture
 def crowd(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> list[Person]:
-    """Three in a room, where more than two are too many to be told."""
+    """Three people in a room, where announcements to more than two are not made."""
     monkeypatch.setattr("chalicelib.handler.AUDIENCE", 2)
     people = [chat.person(name, "chalice") for name in ("John", "Jenny", "Zoe")]
     chat.connections.posts.clear()
     return people
 
 
-def test_what_few_hear_of_is_announced(chat: Chat, crowd: list[Person]) -> None:
+def test_a_small_audience_hears_announcements(chat: Chat, crowd: list[Person]) -> None:
     john, jenny, zoe = crowd
     john.says("/nick Jack")
     john.says("/quit")
@@ -413,9 +413,7 @@ def test_what_few_hear_of_is_announced(chat: Chat, crowd: list[Person]) -> None:
     jenny.hears("John is now known as Jack.", "Jack left room.", "Zoe left room.")
 
 
-def test_what_too_many_would_hear_of_is_announced_to_nobody(
-    chat: Chat, crowd: list[Person]
-) -> None:
+def test_a_large_audience_hears_no_announcements(chat: Chat, crowd: list[Person]) -> None:
     adam = chat.person("Adam", "chalice")
     adam.says("/nick Bert")
     adam.hears("Nickname is: Bert")
@@ -433,10 +431,10 @@ def test_a_text_reaches_all_of_a_crowd(chat: Chat, crowd: list[Person]) -> None:
         person.hears("Adam: Hi")
 
 
-# When the server fails
+# Server failures
 
 
-def test_a_failure_of_the_server_is_told_to_the_sender_only(
+def test_only_the_sender_hears_of_a_server_failure(
     chat: Chat, john: Person, jenny: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -451,6 +449,6 @@ def test_a_failure_of_the_server_is_told_to_the_sender_only(
     jenny.hears("John: Hi")
 
 
-def test_a_lone_half_of_a_character_is_replaced(john: Person, jenny: Person) -> None:
+def test_a_lone_surrogate_is_replaced(john: Person, jenny: Person) -> None:
     john.says("a\ud83db \ud83d\ude00")
     jenny.hears("John: a\ufffdb 😀")

@@ -40,7 +40,7 @@ def test_other_protocols(data: bytes) -> None:
         parse(data, ended=False)
 
 
-def test_an_answer_without_end() -> None:
+def test_an_endless_answer() -> None:
     with pytest.raises(ConnectionError, match="too long"):
         parse(OK + b"x" * MAX_ANSWER, ended=False)
 

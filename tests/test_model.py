@@ -1,4 +1,4 @@
-"""The whole chat against a simple model of its protocol, whatever happens in whatever order."""
+"""The whole chat compared with a simple model of its protocol, for any events in any order."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -31,10 +31,10 @@ class Client:
 
 
 class Model:
-    """The protocol in memory: what everybody hears after each event.
+    """The protocol in memory: the lines that everybody hears after each event.
 
-    `rooms` has the members in the order in which they joined. `counts` is the directory,
-    which goes on to count who expired in silence, until it expires itself.
+    `rooms` has the members in the order in which they joined. `counts` is the directory, which
+    keeps counting members that expired silently, until it expires itself.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ HALF_AN_HOUR = 1_800.5
 
 
 class ChatMachine(RuleBasedStateMachine):
-    """Several people, a server, and a model that says what they hear."""
+    """Several people, a server, and a model that predicts their lines."""
 
     people = Bundle("people")
 
@@ -222,7 +222,7 @@ class ChatMachine(RuleBasedStateMachine):
         self.stack.callback(clear, table)
         self.chat = Chat(table, connections)
         self.model = Model()
-        self.somebody_expired = False  # ever: the directory goes on to count them
+        self.somebody_expired = False  # ever: the directory keeps counting them
 
     def teardown(self) -> None:
         self.stack.close()
@@ -256,15 +256,15 @@ class ChatMachine(RuleBasedStateMachine):
 
     @rule(person=consumes(people))
     def disconnects(self, person: Person) -> None:
-        self.is_cut_off(person)
+        self.vanishes(person)
         self._now()
         person.disconnects()
         self.model.disconnect(person.id)
 
     @rule(person=people)
-    def is_cut_off(self, person: Person) -> None:
-        """And `$disconnect` is lost, or late."""
-        person.cuts_off()
+    def vanishes(self, person: Person) -> None:
+        """`$disconnect` is lost, or late."""
+        person.vanishes()
         if person.id in self.model.clients:
             self.model.clients[person.id].is_open = False
 
@@ -284,7 +284,7 @@ class ChatMachine(RuleBasedStateMachine):
         self.model.now = self.chat.clock.now
 
     @invariant()
-    def everybody_hears_what_the_model_says(self) -> None:
+    def everybody_hears_the_lines_that_the_model_predicts(self) -> None:
         assert sorted_lines(self.chat.connections.posts) == sorted_lines(self.model.heard)
         self.chat.connections.posts.clear()
         self.model.heard.clear()
@@ -311,7 +311,7 @@ class ChatMachine(RuleBasedStateMachine):
 
 
 class CrowdMachine(ChatMachine):
-    """Two are a crowd: others' comings and goings are announced to nobody."""
+    """Two are a crowd: joins, departures and renames are not announced to them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -320,7 +320,7 @@ class CrowdMachine(ChatMachine):
 
 
 def sorted_lines(heard: Heard) -> Heard:
-    """Departures that are found together share a message; which ones do, the model leaves open."""
+    """Departures found together share a message; the model does not predict the grouping."""
     return {id: sorted("\n".join(messages).split("\n")) for id, messages in heard.items()}
 
 

@@ -35,7 +35,7 @@ def test_white_space_around_a_nickname_is_removed() -> None:
         "Jo\u200dhn",  # zero-width joiner
         "\u2066John",  # an isolate
         "\ufeffJohn",  # byte order mark
-        "\u3164",  # a letter, says Unicode, that shows nothing
+        "\u3164",  # a letter in Unicode that shows nothing
         "John\ufe0f",
         "\u2800",
         "\ue000",  # private use

@@ -47,7 +47,7 @@ def finish(pool: Pool[str]) -> dict[str, Answer | Failure]:
 
 
 def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> Answer | Failure:
-    """Of one request."""
+    """The outcome of one request."""
     pool.refresh()
     try:
         start(pool, ticket, fresh=fresh)
@@ -82,7 +82,7 @@ def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[s
     assert (a.status, b.status, type(c)) == (200, 410, NoAnswer)
 
 
-def test_with_each_answer_there_is_room_for_more(pool: Pool[str]) -> None:
+def test_each_answer_makes_room_for_more(pool: Pool[str]) -> None:
     def fill() -> int:
         count = 0
         while pool.has_room:
@@ -150,10 +150,10 @@ def test_a_slow_answer_times_out(connections: Connections, connect: Connect) -> 
     assert 0.2 <= time.monotonic() - begin < 1
 
 
-def test_a_connection_that_is_not_made_times_out(connect: Connect) -> None:
+def test_connecting_times_out(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
         url = "http://{}:{}".format(*full.getsockname())
-        for _ in range(3):  # more than its queue holds: their SYNs are not answered
+        for _ in range(3):  # more than its queue holds: the last SYNs are not answered
             queued = stack.enter_context(socket.socket())
             queued.setblocking(False)
             queued.connect_ex(full.getsockname())
@@ -193,7 +193,7 @@ def test_a_server_that_reads_slowly(connect: Connect) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> Any:
-    return pytest.importorskip("trustme").CA()  # not of the packages that plain `pytest` needs
+    return pytest.importorskip("trustme").CA()  # not required for plain `pytest`
 
 
 @pytest.fixture
@@ -232,14 +232,16 @@ def test_tls_connections_are_kept(
     assert {len(request.body) for request in secure.requests} == {size}
 
 
-def test_an_unknown_authority_gets_nothing(connect: Connect, secure: Connections) -> None:
+def test_nothing_is_sent_to_a_server_with_an_unknown_authority(
+    connect: Connect, secure: Connections
+) -> None:
     failure = outcome(connect(secure.url), "a")
     assert isinstance(failure, Unreachable)
     assert "CERTIFICATE_VERIFY_FAILED" in str(failure)
     assert secure.requests == []
 
 
-def test_a_certificate_for_another_host_gets_nothing(
+def test_nothing_is_sent_to_a_server_with_another_hosts_certificate(
     connect: Connect, secure: Connections, trust: ssl.SSLContext
 ) -> None:
     failure = outcome(connect(secure.url.replace("127.0.0.1", "localhost"), trust), "a")
@@ -256,7 +258,7 @@ def test_a_server_that_does_not_speak_tls(connect: Connect, connections: Connect
 def test_a_connection_that_breaks_as_tls_begins(connect: Connect, secure: Connections) -> None:
     class Breaking(ssl.SSLContext):
         def wrap_socket(self, sock: socket.socket, *_: object, **__: object) -> ssl.SSLSocket:
-            socket.close(sock.detach())  # as the real one does then
+            socket.close(sock.detach())  # as the real one does
             raise ConnectionResetError("reset by peer")
 
     failure = outcome(connect(secure.url, Breaking(ssl.PROTOCOL_TLS_CLIENT)), "a")

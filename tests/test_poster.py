@@ -1,4 +1,4 @@
-"""Which connections get a post, how often, and how long it takes."""
+"""The delivery policy: which connections get a post, how often, and how long it takes."""
 
 import itertools
 import random
@@ -104,7 +104,7 @@ def test_missing_credentials_are_raised(connect: Connect, connections: Connectio
 # Answers
 
 
-def test_gone_connections_are_listed_and_stop_no_others(
+def test_gone_connections_are_listed_and_do_not_stop_the_others(
     connections: Connections, poster: Poster
 ) -> None:
     connections.gone = {f"gone{number}" for number in range(50)}
@@ -116,7 +116,7 @@ def test_gone_connections_are_listed_and_stop_no_others(
 
 
 @pytest.mark.parametrize("answers", [[429] * 2, [500], [502] * 3, [503] * 2])
-def test_passing_trouble_is_retried(
+def test_transient_errors_are_retried(
     connections: Connections, poster: Poster, answers: list[int]
 ) -> None:
     connections.will_answer("a", *answers)
@@ -126,7 +126,7 @@ def test_passing_trouble_is_retried(
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_server_error_that_stays_is_given_up_after_some_attempts(
+def test_a_lasting_server_error_is_given_up_after_some_attempts(
     connections: Connections, poster: Poster
 ) -> None:
     connections.will_answer("a", *[500] * 100)
@@ -137,7 +137,7 @@ def test_a_server_error_that_stays_is_given_up_after_some_attempts(
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_throttling_that_stays_is_given_up_after_some_time(
+def test_lasting_throttling_is_given_up_after_some_time(
     connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "POST_SECONDS", 0.5)
@@ -161,7 +161,14 @@ def test_pauses_grow(
     monkeypatch.setattr(random, "uniform", shortest)
     connections.otherwise = 500
     poster.post(["a"], "hello")
-    assert bounds == [0.1, 0.2, 0.4, 0.8, 1.6, 1.6]  # the last only says that it is too late
+    assert bounds == [
+        0.1,
+        0.2,
+        0.4,
+        0.8,
+        1.6,
+        1.6,
+    ]  # the last is not waited for: attempts are used up
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 302, 204])
@@ -179,7 +186,7 @@ def test_other_answers_are_reported_and_not_retried(
 # Lost answers
 
 
-def test_a_slow_connection_is_given_up_and_holds_up_no_others(
+def test_a_slow_connection_times_out_and_does_not_hold_up_the_others(
     connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chalicelib.posting.delivery.ANSWER_SECONDS", 0.5)
@@ -199,7 +206,7 @@ def test_a_slow_connection_is_given_up_and_holds_up_no_others(
 
 
 def wait_for(condition: Callable[[], bool]) -> float:
-    """When it came true."""
+    """Wait until the condition holds; returns the time."""
     give_up = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < give_up
@@ -256,7 +263,7 @@ def test_connections_that_were_closed_between_calls_are_replaced(
     assert connections.posts == {member: ["hello"] * 2 for member in members(200)}
 
 
-def test_connections_that_close_under_way_are_replaced(
+def test_connections_that_close_during_a_broadcast_are_replaced(
     connections: Connections, poster: Poster
 ) -> None:
     connections.answers_a_connection = 5
@@ -287,7 +294,7 @@ def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyP
     assert result.stopped == "no connection: [Errno -2] Name or service not known"
 
 
-def test_an_address_that_refuses_costs_no_member_its_message(
+def test_everybody_gets_the_message_although_one_address_refuses(
     connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -324,10 +331,10 @@ def test_without_time_nothing_is_posted(
     assert connections.opened == 0
 
 
-def test_the_last_answers_are_waited_for_a_little(
+def test_the_last_answers_are_waited_for_briefly(
     connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every connection hangs, so posts that wait for their retry find no room in time."""
+    """Every connection hangs, so posts that wait for a retry find no room in time."""
     monkeypatch.setattr("chalicelib.posting.delivery.ANSWER_SECONDS", 0.5)
     for member in members(20):
         connections.will_answer(member, 429)
@@ -339,7 +346,7 @@ def test_the_last_answers_are_waited_for_a_little(
     assert len(result.failed) + len(list(ids)) == 1_000
 
 
-def test_of_a_short_time_answers_get_no_more_than_posts(
+def test_answers_get_no_more_of_a_short_time_than_posts(
     connections: Connections, poster: Poster
 ) -> None:
     connections.otherwise = "slow"

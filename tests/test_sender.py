@@ -1,4 +1,4 @@
-"""Delivery: what a post may answer, and what the others then hear."""
+"""Delivery: the answers to a post, and their effect on the others."""
 
 import json
 import logging
@@ -27,20 +27,20 @@ def test_broadcast_posts_to_each(chat: Chat, john: Person, jenny: Person) -> Non
         person.hears("Grüße 🙂")
 
 
-def test_a_broadcast_to_nobody_is_none(chat: Chat) -> None:
+def test_a_broadcast_to_nobody_posts_nothing(chat: Chat) -> None:
     chat.sender.broadcast([], "Hi")
     assert not chat.connections.attempts
 
 
 @pytest.mark.parametrize("status", [429, 500])
-def test_what_may_pass_is_tried_again(chat: Chat, john: Person, status: int) -> None:
+def test_transient_errors_are_retried(chat: Chat, john: Person, status: int) -> None:
     chat.connections.will_answer(john.id, status)
     chat.sender.send(john.id, "Hi")
     john.hears("Hi")
 
 
 @pytest.mark.parametrize("status", [403, 413])
-def test_what_fails_for_good_is_logged_and_keeps_nothing_from_the_others(
+def test_a_permanent_failure_is_logged_and_the_others_get_the_message(
     chat: Chat, john: Person, jenny: Person, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat.connections.will_answer(john.id, status)
@@ -55,7 +55,7 @@ def test_what_fails_for_good_is_logged_and_keeps_nothing_from_the_others(
     assert "Hi" not in json.dumps(line)
 
 
-def test_throttling_that_does_not_end_is_given_up(
+def test_lasting_throttling_is_given_up(
     chat: Chat,
     john: Person,
     jenny: Person,
@@ -71,10 +71,10 @@ def test_throttling_that_does_not_end_is_given_up(
     assert list(line["reasons"]) == [john.id]
 
 
-def test_those_who_are_gone_are_removed_and_returned_once(
+def test_gone_connections_are_removed_and_returned_once(
     chat: Chat, john: Person, jenny: Person
 ) -> None:
-    jenny.cuts_off()
+    jenny.vanishes()
     (removed,) = chat.sender.broadcast([john.id, jenny.id], "Hi")
     assert (removed.id, removed.username, removed.room) == (jenny.id, "Jenny", "chalice")
     assert chat.sender.send(jenny.id, "Hi") == []
@@ -84,7 +84,7 @@ def test_those_who_are_gone_are_removed_and_returned_once(
 
 def test_a_whole_room_that_is_gone_is_removed(chat: Chat) -> None:
     for person in [chat.person(f"p{n}", "chalice") for n in range(5)]:
-        person.cuts_off()
+        person.vanishes()
     removed = chat.sender.broadcast(chat.storage.get_connection_ids_by_room("chalice"), "Hi")
     assert [connection.username for connection in removed] == [f"p{n}" for n in range(5)]
     assert chat.rows() == []
@@ -112,11 +112,11 @@ def test_close_of_a_connection_that_is_closed(chat: Chat, john: Person) -> None:
 
 def test_is_gone(chat: Chat, john: Person) -> None:
     assert not chat.sender.is_gone(john.id)
-    john.cuts_off()
+    john.vanishes()
     assert chat.sender.is_gone(john.id)
 
 
-def test_in_doubt_nobody_is_gone(
+def test_is_gone_is_false_when_in_doubt(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(chat.connections, "answer", lambda *_: 403)
@@ -124,11 +124,11 @@ def test_in_doubt_nobody_is_gone(
     assert [line["level"] for line in logged(caplog)] == ["ERROR"]
 
 
-# Large rooms: what the fan-out function does
+# Large rooms: the fan-out function
 
 
 class FanOutFunction:
-    """Lambda's side: it calls the function with what was handed to it, or fails as told."""
+    """Stands in for Lambda: calls the function with each event, or fails as told."""
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
@@ -169,17 +169,17 @@ def test_a_large_room_is_spread_in_chunks(chat: Chat, fan_out: FanOutFunction) -
     assert fan_out.chunks == [list(people(11))[n : n + 3] for n in (3, 6, 9)]
 
 
-def test_a_room_that_is_not_too_large_is_not(chat: Chat, fan_out: FanOutFunction) -> None:
+def test_a_room_of_one_chunk_is_not_spread(chat: Chat, fan_out: FanOutFunction) -> None:
     chat.sender.post(people(3), "Hi")
     assert len(chat.connections.posts) == 3
     assert fan_out.chunks == []
 
 
-def test_those_whom_the_fan_out_function_finds_gone_are_announced(
+def test_members_that_the_fan_out_function_finds_gone_are_announced(
     chat: Chat, fan_out: FanOutFunction
 ) -> None:
     members = [chat.person(f"p{n}", "tea") for n in range(7)]
-    members[6].cuts_off()
+    members[6].vanishes()
     chat.connections.posts.clear()
     members[0].says("Hi")
     for person in members[:6]:
@@ -187,7 +187,7 @@ def test_those_whom_the_fan_out_function_finds_gone_are_announced(
     assert len(chat.storage.get_connection_ids_by_room("tea")) == 6
 
 
-def test_if_the_fan_out_function_cannot_be_called_all_is_posted_here(
+def test_all_posts_are_made_here_if_the_fan_out_function_cannot_be_called(
     chat: Chat, fan_out: FanOutFunction, caplog: pytest.LogCaptureFixture
 ) -> None:
     fan_out.fails = True
@@ -198,7 +198,7 @@ def test_if_the_fan_out_function_cannot_be_called_all_is_posted_here(
     }
 
 
-def test_what_cannot_be_posted_in_time_is_handed_on_and_given_up_in_the_end(
+def test_late_posts_are_handed_over_three_times_and_then_given_up(
     chat: Chat,
     fan_out: FanOutFunction,
     monkeypatch: pytest.MonkeyPatch,

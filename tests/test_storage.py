@@ -1,4 +1,4 @@
-"""The table: what the methods promise, what they cost, and that rows expire and pages turn."""
+"""The table: the methods' promises and costs, expiry, and pages."""
 
 import random
 import time
@@ -31,7 +31,7 @@ def connect(storage: Storage, name: str, room: str | None = None) -> str:
     return connection_id
 
 
-# What the tutorial's storage does
+# The tutorial's methods
 
 
 def test_a_connection_from_beginning_to_end(storage: Storage, table: Any) -> None:
@@ -72,7 +72,7 @@ def test_the_rows(storage: Storage, chat: Chat) -> None:
     assert by_key["usernames", "taken_john"]["connection_id"] == "id-of-John"
 
 
-def test_delete_returns_the_connection_to_the_one_who_removed_it(storage: Storage) -> None:
+def test_delete_returns_the_connection_to_one_caller_only(storage: Storage) -> None:
     john = connect(storage, "John", "chalice")
     removed = storage.delete_connection(john)
     assert removed is not None
@@ -100,7 +100,7 @@ def test_a_nickname_has_one_holder(storage: Storage, chat: Chat) -> None:
     assert problems(chat.rows(), chat.clock()) == []
 
 
-def test_a_nickname_is_free_after_rename_and_after_death(storage: Storage) -> None:
+def test_a_nickname_is_free_after_a_rename_and_after_a_removal(storage: Storage) -> None:
     john = connect(storage, "John")
     storage.set_username(john, "John", "Jack")
     storage.create_connection("other")
@@ -138,7 +138,7 @@ def test_a_nickname_is_released_by_its_holder_only(storage: Storage) -> None:
     storage.set_username("id-of-JOHN", "", "JOHN")
 
 
-# Stale records: what another frame has changed since the caller read it
+# Stale records: another frame has changed the connection since the caller read it
 
 
 def _renames(storage: Storage, john: str) -> None:
@@ -208,10 +208,10 @@ def test_many_are_removed_in_few_requests_and_without_a_read(storage: Storage, c
     [(_renames, False), (_moves, True), (_leaves, True), (_dies, False)],
     ids=["renamed", "moved", "left", "died"],
 )
-def test_one_that_changed_since_it_was_read_keeps_nobody_else(
+def test_a_changed_connection_does_not_stop_the_removal_of_the_others(
     storage: Storage, chat: Chat, change: Callable[[Storage, str], None], is_removed: bool
 ) -> None:
-    """One that was renamed stays for the next reader of its room, who sees the new name."""
+    """A renamed one stays for the next reader of its room, who sees the new name."""
     chat.has_members("chalice", 10)
     connect(storage, "John", "chalice")
     people = list(storage.iter_members("chalice"))
@@ -244,7 +244,7 @@ def test_an_expired_claim_of_somebody_else_stays(storage: Storage, chat: Chat) -
     assert storage.delete_connection(john) is None
 
 
-def test_a_failure_ends_it_and_those_removed_by_then_are_returned(
+def test_a_failure_ends_the_removal_and_returns_those_removed_by_then(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = crowd(chat, 40)
@@ -262,7 +262,7 @@ def test_a_failure_ends_it_and_those_removed_by_then_are_returned(
     assert problems(chat.rows(), chat.clock()) == []
 
 
-def test_near_the_deadline_no_removal_is_begun(
+def test_near_the_deadline_no_removal_starts(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = crowd(chat, 40)
@@ -283,7 +283,7 @@ def test_expired_rows_are_ignored_by_every_read(storage: Storage, chat: Chat) ->
     assert storage.list_rooms() == set()
 
 
-def test_a_room_counts_anew_after_its_row_has_expired(storage: Storage, chat: Chat) -> None:
+def test_a_count_restarts_after_its_row_has_expired(storage: Storage, chat: Chat) -> None:
     connect(storage, "John", "chalice")
     chat.clock.advance(LIFETIME_SECONDS + 1)
     jenny = connect(storage, "Jenny", "chalice")
@@ -292,7 +292,7 @@ def test_a_room_counts_anew_after_its_row_has_expired(storage: Storage, chat: Ch
     assert storage.list_rooms() == set()
 
 
-def test_an_expired_connection_does_not_count_out_of_a_room_that_others_opened(
+def test_an_expired_connection_does_not_lower_the_count_of_a_reopened_room(
     storage: Storage, chat: Chat
 ) -> None:
     john = connect(storage, "John", "chalice")
@@ -314,7 +314,7 @@ def test_rows_of_an_older_version_have_no_expiry(storage: Storage, table: Any) -
 # The count of a room is never too low
 
 
-def test_a_request_that_was_sent_twice_counts_once_too_many_at_most(
+def test_a_count_is_not_too_low_after_a_request_was_sent_twice(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("John", "Jenny", "Jack"):
@@ -322,7 +322,7 @@ def test_a_request_that_was_sent_twice_counts_once_too_many_at_most(
     update_item = storage._table.update_item
 
     def retried(**request: Any) -> Any:
-        """The first answer was lost, so the client has sent the request again."""
+        """The first answer was lost, so the client has retried."""
         if request["ExpressionAttributeValues"].get(":change") == -1:
             update_item(**request)
         response = update_item(**request)
@@ -340,7 +340,7 @@ def test_a_request_that_was_sent_twice_counts_once_too_many_at_most(
 
 @pytest.mark.parametrize("members", [700])
 def test_a_room_of_several_pages(storage: Storage, chat: Chat, members: int) -> None:
-    """Each row is as large as it can be made here, so that a page (1 MB) holds about 350."""
+    """Each row has 3 KB, so that a page (1 MB) holds about 350."""
     with chat.table.batch_writer() as batch:
         for n in range(members):
             batch.put_item(
@@ -411,7 +411,7 @@ def test_lists_cost_two_reads(chat: Chat) -> None:
         ("/quit", {"Query": 2, "UpdateItem": 1, "TransactWriteItems": 1}),
     ],
 )
-def test_what_commands_cost(
+def test_the_cost_of_commands(
     chat: Chat, john: Person, jenny: Person, frame: str, cost: dict[str, int]
 ) -> None:
     with requests(chat.storage) as sent:
@@ -419,7 +419,7 @@ def test_what_commands_cost(
     assert sent == cost
 
 
-def test_what_coming_and_going_costs(chat: Chat, john: Person, jenny: Person) -> None:
+def test_the_cost_of_connecting_and_disconnecting(chat: Chat, john: Person, jenny: Person) -> None:
     with requests(chat.storage) as sent:
         somebody = chat.somebody()
     assert sent == {"PutItem": 1}
@@ -449,7 +449,7 @@ def test_the_client_retries_within_the_time_of_an_integration(
     assert attempts * (config.connect_timeout + config.read_timeout) + back_off < 25
 
 
-def test_a_transaction_that_meets_another_is_tried_again(
+def test_a_conflicting_transaction_is_retried(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.create_connection("c1")
@@ -458,7 +458,7 @@ def test_a_transaction_that_meets_another_is_tried_again(
     assert storage.get_record_by_connection("c1") == {"username": "John"}
 
 
-def test_a_transaction_that_never_gets_through_is_given_up(
+def test_a_transaction_that_never_succeeds_is_given_up(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
@@ -473,7 +473,7 @@ def test_a_transaction_that_never_gets_through_is_given_up(
     assert sorted(chat.rows(), key=str) == before
 
 
-def test_a_transaction_that_is_cancelled_for_another_reason_is_not(storage: Storage) -> None:
+def test_a_transaction_cancelled_for_another_reason_is_not_retried(storage: Storage) -> None:
     storage.create_connection("c1")
     with (
         _cancelled(storage, "ValidationError", times=100) as cancelled,
@@ -485,7 +485,7 @@ def test_a_transaction_that_is_cancelled_for_another_reason_is_not(storage: Stor
 
 @contextmanager
 def _cancelled(storage: Storage, reason: str, times: int) -> Iterator[Counter[str]]:
-    """The next transactions are cancelled."""
+    """Cancel the next transactions, as often as told."""
     client = storage._client
     transact = client.transact_write_items
     cancelled: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The checker of tables, on tables that are broken in each way it is to find."""
+"""The table checker, on tables that are broken in every way it should find."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Table = dict[tuple[str, str], dict[str, Any]]
 
 
 def good() -> Table:
-    """John and Jenny in a room, Zoe outside, somebody without a name, and what has expired."""
+    """John and Jenny in a room, Zoe outside, somebody without a name, and expired rows."""
     return {
         ("c1", "username_John"): {"room": "tea"},
         ("c1", "room_tea"): {"username": "John"},
@@ -66,7 +66,7 @@ def test_a_broken_table_has_problems(breaks: Callable[[Table], Any]) -> None:
     assert found(table) != []
 
 
-def test_a_count_that_is_too_high_can_be_let_pass_and_one_that_is_too_low_cannot() -> None:
+def test_counts_that_are_too_high_can_be_allowed_but_not_too_low() -> None:
     table = good()
     rows = [{"PK": pk, "SK": sk, "expires_at": NOW + 1, **row} for (pk, sk), row in table.items()]
     (row,) = (row for row in rows if row["SK"] == "open_tea")

@@ -1,4 +1,4 @@
-"""The two templates: the chat's, as Chalice merges it from app and `resources.json`, and monitoring's."""
+"""The two templates: monitoring's, and the chat's, as Chalice merges it with `resources.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # which the AWS CLI brings, and writes templates with
+import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from scripts.emulator import BIN, REGION, ROOT, aws_environment
@@ -24,13 +24,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("package")]
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
 FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
-API_GATEWAY_TIMEOUT = 29  # seconds; a function that runs longer works for nobody
+API_GATEWAY_TIMEOUT = 29  # seconds; nobody waits for a function that runs longer
 
 Template = dict[str, Any]
 
 
 def package_app(project: Path, out: Path) -> Path:
-    """Chalice's template of the app. Chalice needs a region for this, and no credentials."""
+    """Package the app; returns Chalice's template. This needs a region, but no credentials."""
     no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
     subprocess.run(
         [BIN / "chalice", "package", "--merge-template", "resources.json", out],
@@ -54,7 +54,7 @@ def template(sam_json: Path) -> Template:
 
 @pytest.fixture(scope="module")
 def monitoring() -> Template:
-    """With `!Ref` and its like in their long forms."""
+    """With `!Ref` and the other short forms expanded."""
     loaded: Template = yaml_parse(MONITORING.read_text())
     return loaded
 
@@ -85,7 +85,7 @@ def variables(template: Template, function: dict[str, Any]) -> dict[str, Any]:
 
 
 def statements(template: Template) -> Iterator[dict[str, Any]]:
-    """All that is allowed to the functions, under any parameters."""
+    """All permissions of the functions, under any parameters."""
     documents = [
         policy["PolicyDocument"]
         for role in of_type(template, "AWS::IAM::Role").values()
@@ -102,16 +102,16 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def found(value: Any, key: str) -> Iterator[Any]:
-    """Whatever stands under a key, however deep."""
+def values_of(value: Any, key: str) -> Iterator[Any]:
+    """The values of a key, at any depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             if name == key:
                 yield inner
-            yield from found(inner, key)
+            yield from values_of(inner, key)
     elif isinstance(value, list):
         for inner in value:
-            yield from found(inner, key)
+            yield from values_of(inner, key)
 
 
 # The API and its functions
@@ -125,7 +125,7 @@ def test_the_three_routes_have_functions_and_the_address_is_an_output(template: 
     assert {"WebsocketConnectEndpointURL", "WebsocketAPIId"} <= template["Outputs"].keys()
 
 
-def test_every_function_has_what_it_needs_and_limits(template: Template) -> None:
+def test_every_function_has_its_settings_and_limits(template: Template) -> None:
     for function in functions(template).values():
         assert function["Environment"]["Variables"]["TABLE"] == {"Ref": "ChaliceChatTable"}
         assert variables(template, function)["STACK"] == {"Ref": "AWS::StackName"}
@@ -136,7 +136,7 @@ def test_every_function_has_what_it_needs_and_limits(template: Template) -> None
 
 
 def test_every_function_posts_to_the_apis_own_address(template: Template) -> None:
-    """With a custom domain, the `domainName` of an event is not where posts go."""
+    """The `domainName` of an event may be a custom domain, which does not accept posts."""
     (api,) = of_type(template, "AWS::ApiGatewayV2::Api")
     stage = only(template, "AWS::ApiGatewayV2::Stage")["StageName"]
     address = f"https://${{{api}}}.execute-api.${{AWS::Region}}.${{AWS::URLSuffix}}/{stage}"
@@ -147,7 +147,7 @@ def test_every_function_posts_to_the_apis_own_address(template: Template) -> Non
 
 
 def test_a_custom_domain_of_chalices_configuration_is_in_the_template(tmp_path: Path) -> None:
-    """As docs/operating.md has it; `(none)`, Chalice's default, would be part of the address."""
+    """By docs/operating.md's recipe; `(none)`, Chalice's default, would be part of the address."""
     (recipe,) = re.findall(
         r'"websocket_api_custom_domain": \{.*?\}',
         (ROOT / "docs" / "operating.md").read_text(),
@@ -171,7 +171,7 @@ def test_no_text_is_taken_for_a_route(template: Template) -> None:
 
 
 def test_the_stage_follows_its_api(template: Template) -> None:
-    """Chalice's Deployment keeps its logical id, so it is made once and never again.
+    """Chalice's Deployment keeps its logical id, so it is created only once.
 
     It stays in the template: without it, an upgrade would delete the deployment of an older stage.
     """
@@ -183,7 +183,7 @@ def test_the_stage_follows_its_api(template: Template) -> None:
 
 
 def test_connects_and_frames_are_throttled_and_departures_are_not(template: Template) -> None:
-    """A throttled $disconnect is lost: API Gateway does not repeat it."""
+    """A throttled $disconnect is lost: API Gateway does not retry it."""
     stage = only(template, "AWS::ApiGatewayV2::Stage")
     throttle = {
         "ThrottlingRateLimit": {"Ref": "RequestRate"},
@@ -200,14 +200,14 @@ def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Te
     assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
     separator, fields = logs["Format"]["Fn::Join"]
     line = json.loads(separator.join(fields))
-    assert line["request_id"] == "$context.requestId"  # which API Gateway insists on
+    assert line["request_id"] == "$context.requestId"  # required by API Gateway
     assert line["source_ip"] == "$context.identity.sourceIp"
     assert {"connection_id", "route", "status", "integration_error"} <= line.keys()
     assert template["Parameters"]["AccessLogs"]["Default"] == "off"
     assert not of_type(template, "AWS::ApiGateway::Account")
 
 
-def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_and_not_for_long(
+def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
     template: Template,
 ) -> None:
     """Lambda waits a minute before it retries, so events must live longer than that."""
@@ -261,7 +261,7 @@ def keys(partition: str, sort: str) -> list[dict[str, str]]:
 def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
     template: Template,
 ) -> None:
-    """Nothing is allowed by a name that another stack's could begin with."""
+    """No permission is for a prefix that another stack's names could share."""
     assert {
         (statement["Sid"], json.dumps(statement["Resource"])) for statement in statements(template)
     } == {
@@ -300,7 +300,7 @@ def test_every_role_may_log_and_trace_before_its_functions_exist(template: Templ
         assert role["ManagedPolicyArns"] == [{"Ref": "LogAndTrace"}]
 
 
-def test_iam_gets_no_names_that_need_another_capability(template: Template) -> None:
+def test_iam_resources_have_no_names_that_need_another_capability(template: Template) -> None:
     for kind in ("User", "Group"):
         assert not of_type(template, f"AWS::IAM::{kind}")
     for kind in ("Role", "ManagedPolicy"):
@@ -313,7 +313,7 @@ def test_iam_gets_no_names_that_need_another_capability(template: Template) -> N
 
 
 def test_it_costs_nothing_idle(template: Template) -> None:
-    """None of these types is billed by the hour; alarms and the dashboard are in the other stack."""
+    """None of these types is billed by the hour; alarms and dashboard are in the other stack."""
     assert {resource["Type"] for resource in template["Resources"].values()} == {
         *("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Deployment"),
         *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
@@ -332,7 +332,7 @@ def test_no_concurrency_is_reserved(template: Template) -> None:
 
 
 def test_the_log_groups_are_the_stacks_own(template: Template) -> None:
-    """Functions of older stacks made /aws/lambda/..., which a stack could not create again."""
+    """Functions of older stacks created /aws/lambda/..., so a stack could not create it again."""
     groups = of_type(template, "AWS::Logs::LogGroup")
     assert groups.keys() == {"FunctionLogs", "ApiLogs"}
     for group in groups.values():
@@ -351,12 +351,16 @@ def test_every_parameter_has_a_default_and_explains_itself(
     of: str, request: pytest.FixtureRequest
 ) -> None:
     parsed = request.getfixturevalue(of)
-    used = list(found([parsed.get(part) for part in ("Conditions", "Globals", "Resources")], "Ref"))
+    used = list(
+        values_of([parsed.get(part) for part in ("Conditions", "Globals", "Resources")], "Ref")
+    )
     for name, parameter in parsed["Parameters"].items():
         assert {"Default", "Description", "ConstraintDescription"} <= parameter.keys()
         assert parameter.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}
         assert name in used
-    for grouped in found(parsed.get("Metadata"), "ParameterGroups"):  # as the console shows them
+    for grouped in values_of(
+        parsed.get("Metadata"), "ParameterGroups"
+    ):  # as the console shows them
         names = [name for group in grouped for name in group["Parameters"]]
         assert sorted(names) == sorted(parsed["Parameters"])
 
@@ -364,7 +368,7 @@ def test_every_parameter_has_a_default_and_explains_itself(
 def test_it_can_be_deployed_without_a_bucket_for_the_template(
     sam_json: Path, template: Template
 ) -> None:
-    """`aws cloudformation deploy` takes 51,200 bytes; there is room for the addresses of the code."""
+    """`aws cloudformation deploy` accepts 51,200 bytes; the code's addresses need some of them."""
     packaged = sam_json.with_name("packaged.yml")
     packaged.write_text(yaml.safe_dump(template))
     for file in (packaged, MONITORING):
@@ -372,7 +376,7 @@ def test_it_can_be_deployed_without_a_bucket_for_the_template(
 
 
 def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
-    """Nor what is for information only, except W2531, the age of the Python that runs this."""
+    """Not even informational findings, except W2531, the age of the Python that runs this."""
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
     command += ["--", str(sam_json), str(MONITORING)]
     linted = subprocess.run(command, capture_output=True, text=True)
@@ -383,16 +387,16 @@ def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
 # Monitoring
 
 
-def test_monitoring_imports_what_the_chat_exports_and_nothing_else(
+def test_monitoring_imports_exactly_the_exports_of_the_chat(
     template: Template, monitoring: Template
 ) -> None:
-    exports = {name["Fn::Sub"] for name in found(list(found(template, "Export")), "Name")}
-    imports = {name["Fn::Sub"] for name in found(monitoring, "Fn::ImportValue")}
+    exports = {name["Fn::Sub"] for name in values_of(list(values_of(template, "Export")), "Name")}
+    imports = {name["Fn::Sub"] for name in values_of(monitoring, "Fn::ImportValue")}
     assert {name.replace("${AWS::StackName}", "${ChatStack}") for name in exports} == imports
 
 
 def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics that an alarm looks at, whichever way it is written."""
+    """The metrics that an alarm evaluates, in either notation."""
     return [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", [])[1:]] or [alarm]
 
 
@@ -419,16 +423,16 @@ def test_an_alarm_is_about_this_chat_and_in_the_docs(
     alarm = monitoring["Resources"][name]["Properties"]
     assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]
     assert alarm["AlarmDescription"]
-    assert alarm["TreatMissingData"] == "notBreaching"  # nobody there is no alarm
+    assert alarm["TreatMissingData"] == "notBreaching"  # an empty chat raises no alarm
     assert {metric["Namespace"] for metric in alarm_metrics(alarm)} == {namespace}
     assert {metric["MetricName"] for metric in alarm_metrics(alarm)} == metrics
     first = [metric["Dimensions"][0]["Value"] for metric in alarm_metrics(alarm)]
-    imports = {name["Fn::Sub"].split("-")[-1] for name in found(first, "Fn::ImportValue")}
-    assert imports | set(found(first, "Ref")) == about
+    imports = {name["Fn::Sub"].split("-")[-1] for name in values_of(first, "Fn::ImportValue")}
+    assert imports | set(values_of(first, "Ref")) == about
     assert f"| `{name}` |" in (ROOT / "docs" / "operating.md").read_text()
 
 
-def test_slow_alarms_before_api_gateway_gives_up(monitoring: Template) -> None:
+def test_slow_alarms_before_api_gateway_times_out(monitoring: Template) -> None:
     alarm = monitoring["Resources"]["SlowAlarm"]["Properties"]
     assert alarm["Threshold"] < API_GATEWAY_TIMEOUT * 1000
 
@@ -490,7 +494,7 @@ def package(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return files
 
 
-def test_the_package_has_what_the_functions_use_and_no_other_service(package: Path) -> None:
+def test_the_package_has_only_the_services_that_the_functions_call(package: Path) -> None:
     described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
     assert described == {"apigatewaymanagementapi", "dynamodb", "lambda"}
     for module in ("app.py", "chalicelib/posting/poster.py", "chalice/app.py", "boto3/__init__.py"):
@@ -500,7 +504,7 @@ def test_the_package_has_what_the_functions_use_and_no_other_service(package: Pa
 
 
 def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
-    """In Lambda's way: no site-packages, compiled files that are used and cannot be written."""
+    """As in Lambda: without site-packages, with compiled files that are used but not writable."""
     use = (
         "import sys; sys.path.insert(0, sys.argv[1]); import app;"
         "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"

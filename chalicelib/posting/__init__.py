@@ -1,19 +1,19 @@
 """Posts one message to many WebSocket connections, as fast as API Gateway answers.
 
 API Gateway takes one request for each connection: `POST /{stage}/@connections/{connection id}`.
-One after another, a room of a thousand waits for a thousand answers. Here up to `POOL_SIZE`
-requests are under way at once, in one thread, over non-blocking sockets.
+One at a time, a room of a thousand would wait for a thousand answers in turn. Here up to
+`POOL_SIZE` requests are in flight at once, in one thread, over non-blocking sockets.
 
-- `poster`: the interface, and what it promises;
+- `poster`: the interface, and its promises;
 - `delivery`: the policy: which connections get a post, how often it is retried, how long it may
   take;
 - `pool`: carries requests over kept connections, each a `connection`;
 - `sigv4`: signs requests;
 - `http1`: reads answers.
 
-The standard library does it for about a fiftieth of botocore's CPU, and CPU is what a small Lambda
-function has least of (`benchmarks/` measures both). Nothing runs between two calls, so Lambda may
-freeze the process there.
+The standard library does it for about a fiftieth of botocore's CPU, and CPU is the scarcest
+resource of a small Lambda function (`benchmarks/` measures both). Nothing runs between two calls,
+so Lambda may freeze the process then.
 """
 
 from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Result

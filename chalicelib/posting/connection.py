@@ -41,7 +41,7 @@ class Connection:
         self._tls = tls
         self._incoming = self._outgoing = b""
         self._connected = self._kept = False
-        self.fileno = self._sock.fileno()  # it stays, whatever TLS makes of the socket
+        self.fileno = self._sock.fileno()  # unchanged when TLS wraps the socket
         self.waits_for = selectors.EVENT_WRITE
 
     def begin(self, request: bytes) -> None:
@@ -49,9 +49,9 @@ class Connection:
         self._incoming = b""
 
     def advance(self) -> Answer | None:
-        """Go on as far as possible without waiting; without an answer yet, see `waits_for`.
+        """Proceed as far as possible without blocking; None if `waits_for` must happen first.
 
-        :raises Failure: the connection is of no more use.
+        :raises Failure: the connection can no longer be used.
         """
         try:
             if not self._connected:
@@ -62,7 +62,7 @@ class Connection:
             return self._receive()
         except BlockingIOError:
             return None
-        # TLS may have to read before it can write, and the other way round.
+        # TLS may have to read before it can write, and vice versa.
         except ssl.SSLWantReadError:
             self.waits_for = selectors.EVENT_READ
             return None

@@ -12,40 +12,40 @@ from .http1 import Answer
 from .pool import FIRST_CONNECTIONS, Pool
 from .sigv4 import Signer
 
-# For one answer, connecting included. API Gateway answers in milliseconds; a connection that needs
-# longer must not hold up the room.
+# For one answer, connecting included. API Gateway answers in milliseconds; a slow connection must
+# not hold up the room.
 ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
-# waits for the function, with a rest for reading and cleaning the table.
+# waits for the function, leaving time to read and clean up the table.
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
 # Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": posts
 # that were throttled together must not come back together), and at most LONGEST_RETRY_SECONDS. Six
 # attempts span 1.5 s on average. A 429 is retried for as long as POST_SECONDS: several functions
-# that post to one room share the account's quota, and with six attempts 20 of them gave up a tenth
-# of 100,000 members (`benchmarks/simulate.py`).
+# that post to one room share the account's quota, and with six attempts 20 of them failed to reach
+# a tenth of 100,000 members (`benchmarks/simulate.py`).
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
-# Posts that wait for their retry; at this many, no further ids are taken. It keeps memory flat when
+# No further ids are taken while this many posts wait for a retry. It keeps memory flat when
 # everything is throttled, and slows a broadcast down to the account's quota.
 MAX_WAITING = 256
 
 
 @dataclass
 class Result:
-    """What became of a broadcast.
+    """The outcome of a broadcast.
 
-    :ivar delivered: how many posts were answered 200. API Gateway says so when it has taken the
+    :ivar delivered: number of posts answered 200. API Gateway answers 200 once it has accepted the
         message; the person's device may still not get it.
-    :ivar gone: connections that do not exist any more (410).
-    :ivar failed: why a post was given up, by connection id. After "no answer" it may have been
-        delivered all the same.
-    :ivar stopped: why ids were left in the iterator; empty when all were taken.
-    :ivar seconds: how long it took.
+    :ivar gone: connections that no longer exist (410).
+    :ivar failed: reasons why posts were given up, by connection id. After "no answer" the message
+        may have been delivered all the same.
+    :ivar stopped: the reason why ids were left in the iterator; empty when all were taken.
+    :ivar seconds: duration of the broadcast.
     """
 
     delivered: int = 0
@@ -80,7 +80,7 @@ class Delivery:
         self._begin = time.monotonic()
         self._end = self._begin + seconds
         self._all_taken = False
-        self._waiting: list[Post] = []  # for their retry: a heap
+        self._waiting: list[Post] = []  # for a retry: a heap
         self._result = Result()
 
     def run(self) -> Result:
@@ -93,7 +93,7 @@ class Delivery:
                     self._settle(post, outcome)
                 self._fill()
         finally:
-            self._pool.abandon()  # there is something only after an exception from the iterator
+            self._pool.abandon()  # non-empty only after an exception from the iterator
         self._result.seconds = time.monotonic() - self._begin
         return self._result
 
@@ -118,7 +118,7 @@ class Delivery:
 
     @property
     def _waiting_limit(self) -> int:
-        """Low until something is answered: an unreachable endpoint fails few posts, not many."""
+        """Low until the first answers, so that an unreachable endpoint fails only few posts."""
         return min(MAX_WAITING, FIRST_CONNECTIONS + self._pool.answers)
 
     def _next_retry(self) -> float | None:
@@ -131,7 +131,7 @@ class Delivery:
             self._settle(post, failure)
 
     def _settle(self, post: Post, outcome: Answer | Failure) -> None:
-        """The retry policy: what follows from each outcome of a post."""
+        """The retry policy: act on the outcome of a post."""
         post.outcome = outcome
         match outcome:
             case Answer(status=200):
@@ -151,7 +151,7 @@ class Delivery:
                 self._give_up(post)
 
     def _retry(self, post: Post, attempts: float = ATTEMPTS) -> bool:
-        """Later, unless that is one attempt too many, or too late; whether it will be retried."""
+        """Schedule a retry, unless attempts or time are used up; returns whether it did."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**post.attempts)
         post.retry_at = time.monotonic() + random.uniform(0, longest)
         post.attempts += 1
@@ -165,7 +165,7 @@ class Delivery:
         self._result.failed[post.connection_id] = str(post.outcome)
 
     def _stop(self) -> None:
-        """Time is up: begin nothing more."""
+        """Time is up: start nothing more."""
         for post in self._waiting:
             self._give_up(post)
         self._waiting = []

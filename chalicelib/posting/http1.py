@@ -1,22 +1,22 @@
-"""The part of HTTP/1.1 (RFC 9112) that posts need: where requests go, and what came back."""
+"""The part of HTTP/1.1 (RFC 9112) that posts need: endpoints and answers."""
 
 import re
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-# Nothing else bounds the size of an answer. Of its body, a log needs the beginning.
+# Nothing else bounds the size of an answer. The log needs only the beginning of its body.
 MAX_ANSWER = 65_536
 MAX_REASON = 200
 
 
 class Endpoint(NamedTuple):
-    """A URL, in the parts that a connection and a request need."""
+    """A URL, split into the parts that a connection and a request need."""
 
     secure: bool
     host: str
     port: int
-    authority: str  # the Host header: the port only where it is not the scheme's own
-    path: str  # without a slash at its end
+    authority: str  # the Host header, with the port unless it is the scheme's default
+    path: str  # without a trailing slash
 
     @classmethod
     def parse(cls, url: str) -> "Endpoint":
@@ -45,7 +45,7 @@ def parse(data: bytes, ended: bool) -> Answer | None:
 
     :param data: all bytes so far.
     :param ended: no more will come.
-    :raises ConnectionError: there is no answer in it, and none can follow.
+    :raises ConnectionError: the data is not, and cannot become, an answer.
     """
     answer = _parse(data, ended)
     if answer is None and ended:
@@ -67,11 +67,11 @@ def _parse(data: bytes, ended: bool) -> Answer | None:
         raise ConnectionError("the answer is not HTTP/1")
     status = int(data[9:12])
     body = data[head_end + 2 :]
-    if status < 200:  # "informational": the answer comes after it
+    if status < 200:  # "informational": the answer follows
         return _parse(body, ended)
     length = _LENGTH.search(data, 0, head_end)
     if length is None:
-        # The body may end anywhere, and so may the connection. API Gateway always says a length.
+        # The body may end anywhere, so nothing can follow it. API Gateway always sends a length.
         return Answer(status, body, reusable=False)
     missing = int(length[1]) - len(body)
     if missing > 0:

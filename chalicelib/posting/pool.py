@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from .connection import Address, Connection, Failure, Unreachable
 from .http1 import Answer, Endpoint
 
-# Requests under way at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's
+# Requests in flight at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's
 # default of 10,000, which all its APIs share, and few enough that a single function does not
 # exhaust its file descriptors (1,024).
 POOL_SIZE = 64
@@ -20,8 +20,8 @@ POOL_SIZE = 64
 # this way; with a whole CPU both took 0.07 s.
 FIRST_CONNECTIONS = 8
 
-# A connection that was idle for longer is not used again: a load balancer or a NAT may have closed
-# it silently, while Lambda had the process frozen. AWS's own proxies allow 60 s.
+# A connection that was idle for longer is not reused: a load balancer or a NAT may have closed it
+# silently while the process was frozen by Lambda. AWS's own proxies allow 60 s.
 IDLE_SECONDS = 50.0
 
 Ticket = TypeVar("Ticket")
@@ -30,10 +30,10 @@ Ticket = TypeVar("Ticket")
 class Pool(Generic[Ticket]):
     """The connections to one endpoint: busy ones, and idle ones for the next request.
 
-    `start` takes a request and a ticket for it; `wait` gives the ticket back with the outcome.
+    `start` takes a request and a ticket for it; `wait` returns the ticket with the outcome.
 
-    :ivar answer_seconds: how long one answer may take, connecting included.
-    :ivar answers: since `refresh`.
+    :ivar answer_seconds: time limit for one answer, connecting included.
+    :ivar answers: number of answers since `refresh`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Pool(Generic[Ticket]):
 
     @property
     def has_room(self) -> bool:
-        """Whether another request may start; with each answer, more may."""
+        """Whether another request may start; the limit grows with the answers."""
         limit = min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2)
         return bool(self._idle) or len(self._busy) < limit
 
@@ -71,9 +71,9 @@ class Pool(Generic[Ticket]):
                 self._drop(connection)
 
     def start(self, ticket: Ticket, request: bytes, fresh: bool = False) -> None:
-        """Send a request, over a new connection if it is to be `fresh` or none is idle.
+        """Send a request, over a new connection if `fresh` is set or none is idle.
 
-        :raises Failure: at once; then the ticket does not come back from `wait`.
+        :raises Failure: at once; `wait` will not return the ticket.
         """
         kept = bool(self._idle) and not fresh
         connection = self._idle.popitem()[0] if kept else self._open()
@@ -83,10 +83,10 @@ class Pool(Generic[Ticket]):
             self._advance(connection)
 
     def wait(self, until: float | None) -> list[tuple[Ticket, Answer | Failure]]:
-        """Wait for progress, or until a time, and return what has ended, if anything has."""
+        """Wait for progress, or until a time, and return the requests that have ended."""
         ended: list[tuple[Ticket, Answer | Failure]] = []
         for key, _ in self._selector.select(self._timeout(until)):
-            if key.data not in self._busy:  # an idle one has nothing to say but that it was closed
+            if key.data not in self._busy:  # an idle one becomes readable only when it is closed
                 self._drop(key.data)
                 continue
             ticket, _ = self._busy[key.data]
@@ -100,7 +100,7 @@ class Pool(Generic[Ticket]):
         return ended + self._expire()
 
     def abandon(self) -> None:
-        """Drop what is under way; its tickets do not come back."""
+        """Drop the requests in flight; `wait` will not return their tickets."""
         for connection in list(self._busy):
             self._drop(connection)
 
@@ -111,7 +111,7 @@ class Pool(Generic[Ticket]):
 
     def _open(self) -> Connection:
         if self._endpoint.secure and self._tls is None:
-            self._tls = ssl.create_default_context()  # 20 ms of CPU, so not before it is needed
+            self._tls = ssl.create_default_context()  # 20 ms of CPU, so only when needed
         try:
             connection = Connection(self._next_address(), self._endpoint.host, self._tls)
         except OSError as error:
@@ -120,7 +120,7 @@ class Pool(Generic[Ticket]):
         return connection
 
     def _next_address(self) -> Address:
-        """In turn, so that a request refused at one address is retried at another."""
+        """Addresses in turn, so that a request refused at one is retried at another."""
         if not self._addresses:
             self._addresses = socket.getaddrinfo(
                 self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM
@@ -153,7 +153,7 @@ class Pool(Generic[Ticket]):
         self._idle.pop(connection, None)
 
     def _timeout(self, until: float | None) -> float | None:
-        """Seconds until then, or to the first deadline."""
+        """Seconds until then, or until the first deadline if that is earlier."""
         for _, deadline in self._busy.values():
             until = deadline if until is None else min(until, deadline)
             break

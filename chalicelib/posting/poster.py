@@ -1,4 +1,4 @@
-"""The poster, and what it promises; `delivery` keeps the promises."""
+"""The poster and its promises, which `delivery` keeps."""
 
 import ssl
 import threading
@@ -14,8 +14,9 @@ class Poster:
     """Posts messages to the connections of one WebSocket API, and keeps its HTTP connections for
     the next message.
 
-    :param endpoint: of the API's stage, or an emulator's `http://` address:
-        `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`.
+    :param endpoint: the address of the API's stage,
+        `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`, or an emulator's `http://`
+        address.
     :param region: for the signature.
     :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
         since they are rotated.
@@ -50,7 +51,7 @@ class Poster:
         Ids are taken one by one as connections become free: the first post leaves before the
         second page of ids is read, and at most `POOL_SIZE + MAX_WAITING` are held at any time. An
         id that is listed twice gets the message twice. While the iterator blocks (reading its next
-        page), posts under way go on but none starts, so a page should hold many ids: 10 ms a page
+        page), posts in flight continue but none starts, so a page should hold many ids: 10 ms each
         cost 20 % with 1,000 ids a page, and 65 % with 100.
 
         A failing post never stops the others:
@@ -64,23 +65,22 @@ class Poster:
         - a kept connection turns out to be closed before any byte of an answer: retried at once,
           over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was
           not carried out. A closed connection suggests this but does not prove it: if API Gateway
-          had taken the post, that client gets the message twice.
+          had accepted the post, that client gets the message twice.
 
-        After `seconds`, no post or retry begins. Ids are then left in the iterator, and
-        `Result.stopped` says why; so it does after a post has used up its attempts to connect.
-        Posts that wait for their retry at that time are in `Result.failed`. The call returns
-        within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the time
-        that the iterator and the resolver block; an id that the iterator yields too late is still
-        posted to. With 0 seconds or less,
-        nothing is posted and no id is taken.
+        After `seconds`, no post or retry starts. Ids are then left in the iterator, and
+        `Result.stopped` says why. The same happens to ids once a post has used up its attempts to
+        connect. Posts that are waiting for a retry when time is up are in `Result.failed`. The call
+        returns within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the
+        time that the iterator and the resolver block; an id that the iterator yields too late is
+        still posted to. With 0 seconds or less, nothing is posted and no id is taken.
 
-        Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms a new
-        TLS connection. Memory does not grow with the number of ids, except for those in the
+        Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms for a
+        new TLS connection. Memory does not grow with the number of ids, except for those in the
         result.
 
         :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
         :raises Exception: from the iterator or the credentials, never for a post or the network.
-            Posts made before the iterator raised are delivered, or on their way, but their results
+            Posts made before the iterator raised are delivered, or in flight, but their results
             are lost.
         """
         body = message.encode() if isinstance(message, str) else message
@@ -90,6 +90,6 @@ class Poster:
             return Delivery(self._pool, signer, iter(connection_ids), seconds).run()
 
     def close(self) -> None:
-        """Close the idle connections. The object can be used again."""
+        """Close the idle connections. The poster can be used again."""
         with self._lock:
             self._pool.close()

@@ -22,16 +22,16 @@ class FrozenCredentials(Protocol):
 
 
 class Credentials(Protocol):
-    """What botocore's `Credentials` and `RefreshableCredentials` have in common."""
+    """The interface that botocore's `Credentials` and `RefreshableCredentials` share."""
 
     def get_frozen_credentials(self) -> FrozenCredentials: ...
 
 
 class Signer:
-    """Writes signed requests that differ in nothing but the connection id.
+    """Writes signed requests that differ only in the connection id.
 
     The rest is computed once: the hash of the body, the signing key, and the date, since a
-    signature holds for 5 minutes and a broadcast ends long before.
+    signature is valid for 5 minutes and a broadcast ends long before.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Signer:
     def request(self, connection_id: str) -> bytes:
         """The bytes of a post to one connection."""
         quoted = quote(connection_id, safe="")
-        # The signature covers the path encoded twice (for all services but S3). Encoded once,
+        # The signature covers the path encoded twice (for all services but S3). The second time,
         # only "%" is left to encode.
         path = self._canonical_path + quoted.replace("%", "%25")
         canonical = hashlib.sha256(f"POST\n{path}{self._canonical_rest}".encode()).hexdigest()

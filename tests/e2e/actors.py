@@ -15,8 +15,8 @@ from types import TracebackType
 
 import websocket
 
-PATIENCE = 20.0  # seconds for something that must come; a function's first call takes one or two
-SILENCE = 0.2  # seconds in which something that must not come would have come
+PATIENCE = 20.0  # seconds to wait for an expected event; a function's first call takes one or two
+SILENCE = 0.2  # seconds in which an unwanted event would have come
 
 
 class Person:
@@ -73,9 +73,9 @@ class Person:
 
 
 class Terminal:
-    """A program on a pseudo-terminal, and what a person sees there.
+    """A program on a pseudo-terminal, and its screen.
 
-    wsdump erases the prompt and writes what it received in its place; `screen` shows the outcome.
+    wsdump replaces its prompt by each frame that it receives; `screen` shows the result.
     """
 
     def __init__(self, *command: str | Path, cwd: Path | None = None) -> None:
@@ -130,7 +130,7 @@ class Terminal:
         self._process.wait()
 
     def _watch(self) -> None:
-        with contextlib.suppress(OSError):  # how a terminal's end reads on Linux
+        with contextlib.suppress(OSError):  # raised on Linux when the terminal closes
             while data := os.read(self._keyboard, 4096):
                 self._written += data
         os.close(self._keyboard)

@@ -21,7 +21,7 @@ from tests.e2e.actors import PATIENCE, Person
 
 @dataclass(frozen=True)
 class Cloud:
-    """The emulator, and what its functions have printed."""
+    """The emulator, and the output of its functions."""
 
     emulator: Emulator
     functions_output: Path
@@ -37,7 +37,7 @@ class Cloud:
         )
 
 
-CLOUDS: list[Cloud] = []  # those that are up
+CLOUDS: list[Cloud] = []  # running
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,17 +50,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Returns once the condition holds, which must be soon."""
+    """Wait until the condition holds; fails after `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             awaited = inspect.getsource(condition).strip()
-            pytest.fail("\n".join([f"not within {PATIENCE} s: {awaited}", *map(told, CLOUDS)]))
+            pytest.fail(
+                "\n".join([f"not within {PATIENCE} s: {awaited}", *map(last_output, CLOUDS)])
+            )
         time.sleep(0.05)
 
 
-def told(cloud: Cloud) -> str:
-    """The last that its functions and the emulator itself have said."""
+def last_output(cloud: Cloud) -> str:
+    """The end of its functions' output and of the emulator's log."""
     logs = (cloud.functions_output, cloud.emulator.log)
     return "\n".join(f"--- {log}\n{log.read_text()[-4000:]}" for log in logs)
 
@@ -74,7 +76,7 @@ def free_port() -> int:
 
 @pytest.fixture(autouse=True)
 def aws(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of moto, which the other tests have under this name: the emulator."""
+    """The emulator, in place of the other tests' fixture of this name, which sets up moto."""
     for name, value in cloud.emulator.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
@@ -82,7 +84,7 @@ def aws(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def new_cloud(directory: Path) -> Iterator[Cloud]:
-    """An emulator of its own, with nothing on it."""
+    """A new emulator, with nothing on it."""
     output = directory / "functions.txt"
     with output.open("w") as file:
         emulator = Emulator(free_port(), directory / "emulator", functions_output=file)
@@ -109,7 +111,7 @@ def chat_url(cloud: Cloud) -> str:
 
 @pytest.fixture
 def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
-    """The address of the chat, where nobody is before the test, and nothing is left after it."""
+    """The address of the chat, which is empty before the test and must be empty after it."""
     yield chat_url
     table = cloud.client("dynamodb")
     eventually(lambda: table.scan(TableName="ChaliceChat", ConsistentRead=True)["Count"] == 0)
@@ -117,14 +119,14 @@ def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def connect(empty_chat: str) -> Iterator[Callable[[], Person]]:
-    """Makes people who are connected and have no name yet; they leave when the test ends."""
+    """Connects people, who have no name yet; they leave when the test ends."""
     with ExitStack() as people:
         yield lambda: people.enter_context(Person(empty_chat))
 
 
 @pytest.fixture
 def arrive(connect: Callable[[], Person]) -> Callable[..., Person]:
-    """Makes people who have a name and, if one is given, are in a room."""
+    """Connects people with a name, and in a room if one is given."""
 
     def arrive(name: str, room: str | None = None) -> Person:
         person = connect()

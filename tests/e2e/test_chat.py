@@ -1,4 +1,4 @@
-"""Chatting: the tutorial's session, departures, and whatever else people send."""
+"""Chatting: the tutorial's session, departures, and odd frames."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_the_tutorials_transcript_in_wsdump(empty_chat: str) -> None:
             assert terminals[client].ends() == 0
 
 
-def test_who_closes_the_connection_is_announced(arrive: Callable[..., Person]) -> None:
+def test_closing_a_connection_is_announced(arrive: Callable[..., Person]) -> None:
     john = arrive("John", "parting")
     jenny = arrive("Jenny", "parting")
     john.hears("Jenny joined room.")
@@ -76,7 +76,7 @@ def test_any_text_reaches_the_room_as_it_is(arrive: Callable[..., Person]) -> No
     john.hears("odd")
 
 
-NO_NAMES = [
+INVALID_NICKNAMES = [
     '{"action": "$disconnect"}',
     "",
     " ",
@@ -89,11 +89,11 @@ NO_NAMES = [
 ]
 
 
-def test_a_name_that_is_none_is_refused_and_may_be_replaced(
+def test_an_invalid_nickname_is_refused_and_may_be_replaced(
     connect: Callable[[], Person],
 ) -> None:
     john = connect()
-    for name in NO_NAMES:
+    for name in INVALID_NICKNAMES:
         john.says(name)
         john.hears(
             'Nicknames are 1 to 32 printable characters, without spaces or ":", '
@@ -114,7 +114,7 @@ ODD_COMMANDS = {
 }
 
 
-def test_a_command_that_is_none_is_answered(arrive: Callable[..., Person]) -> None:
+def test_an_invalid_command_is_answered(arrive: Callable[..., Person]) -> None:
     john = arrive("John")
     for command, answer in ODD_COMMANDS.items():
         john.says(command)

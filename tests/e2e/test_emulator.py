@@ -1,4 +1,4 @@
-"""The emulator, where it is made to look like AWS."""
+"""The ways in which the emulator is made to look like AWS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ministack.core import lambda_runtime
 
 ministack_patches.apply(sys.stdout)
 put = queue.Queue.put
-queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a reader that is slow
+queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a slow reader
 arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
 config = {"FunctionArn": arn, "Handler": "app.handler", "Role": "arn:r", "Runtime": "python3.11"}
 worker = lambda_runtime.Worker("f", config, pathlib.Path(sys.argv[1]).read_bytes())
@@ -42,7 +42,7 @@ print(json.dumps(printed))
 """
 
 
-def test_what_a_function_prints_is_logged_with_its_own_invocation(tmp_path: Path) -> None:
+def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) -> None:
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as package:
         package.writestr("app.py", FUNCTION)
@@ -63,7 +63,7 @@ def test_what_a_function_prints_is_logged_with_its_own_invocation(tmp_path: Path
 def test_it_does_not_take_another_emulator_for_its_own(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that took the port after it was found to be free."""
+    """The other took the port after it was found to be free."""
     monkeypatch.setattr("scripts.emulator.require_free_port", lambda port: None)
     with pytest.raises(Failure), Emulator(cloud.emulator.port, tmp_path / "second"):
         pass
@@ -132,8 +132,8 @@ Resources:
 """
 
 
-def test_stacks_may_have_what_it_does_not_emulate(cloud: Cloud, tmp_path: Path) -> None:
-    """In YAML, with values of another stack; and they are upgraded and deleted as any other."""
+def test_stacks_may_have_resources_that_it_does_not_emulate(cloud: Cloud, tmp_path: Path) -> None:
+    """In YAML, with values of another stack; they are upgraded and deleted like any other."""
     template = tmp_path / "template.yaml"
     template.write_text(EXPORTING)
     cloud.emulator.deploy_template(template, stack="Exporting")

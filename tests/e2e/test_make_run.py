@@ -26,13 +26,13 @@ from tests.e2e.test_stack import copy_project
 
 
 def as_from_a_terminal() -> None:
-    """What nohup or a shell's background job made this ignore, the program is to get."""
+    """Reset the signals that nohup or a shell's background job made this process ignore."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
 class Script:
-    """`make run` or `make redeploy`, without make if it is not said to be otherwise."""
+    """`make run` or `make redeploy`, by default without make, and its output."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Script:
         )
 
     def prints(self, pattern: str) -> str:
-        """What it prints soon, and matches."""
+        """Wait for output that matches, and return the match."""
         assert self._process.stdout is not None
         while not (found := re.search(pattern, self.printed)):
             more = os.read(self._process.stdout.fileno(), 4096)
@@ -72,7 +72,7 @@ class Script:
             os.killpg(self._process.pid, number)
 
     def ends(self) -> int:
-        """Its exit status, once it ends, which is soon."""
+        """Wait until it ends, and return its exit status."""
         rest, _ = self._process.communicate(timeout=PATIENCE)
         self.printed += rest.decode()
         return self._process.returncode
@@ -175,7 +175,7 @@ def test_a_package_that_was_left_unfinished_is_made_anew(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -> None:
+def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
     port = free_port()
     with script("run", port) as run:
         run.prints("Packaging the app")
@@ -186,7 +186,7 @@ def test_whatever_ends_it_in_the_middle_leaves_nothing(ending: signal.Signals) -
 
 
 STUBBORN = """#!/bin/sh
-# In place of chalice: lives until the emulator's files are gone, and writes to them then.
+# In place of chalice: runs until the emulator's files are gone, then writes to them.
 trap '' INT TERM HUP
 for out; do :; done
 while [ -e "$(dirname "$out")" ]; do sleep 0.01; done
@@ -195,7 +195,7 @@ mkdir -p "$out"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_a_command_under_way_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
+def test_a_running_command_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
     (tmp_path / "python").symlink_to(sys.executable)
     chalice = tmp_path / "chalice"
     chalice.write_text(STUBBORN)
@@ -237,7 +237,7 @@ def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0664"])
-def test_a_port_that_is_none_is_refused_in_one_line(port: str) -> None:
+def test_an_invalid_port_is_refused_in_one_line(port: str) -> None:
     with script("run", port) as run:
         assert run.ends() == 1
         assert one_line(run.printed).startswith("PORT is a number")

@@ -1,4 +1,4 @@
-"""What an operator does: parameters, monitoring, several stacks, upgrades, roll-backs, deletion.
+"""An operator's tasks: parameters, monitoring, several stacks, upgrades, roll-backs, deletion.
 
 And least privilege: without any one of the actions that the role allows, something fails.
 """
@@ -36,7 +36,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def template(account: Cloud) -> Path:
-    """The packaged app, uploaded once. Two are a large room: one function posts to one member."""
+    """The packaged app, uploaded once, with chunks of one member: two are a large room."""
     project = copy_project(account.functions_output.parent / "project")
     sender = project / "chalicelib" / "sender.py"
     sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 1"))
@@ -63,7 +63,7 @@ def deployed(account: Cloud, template: Path) -> str:
         ("AccessLogs=yes", "value 'yes' is not in AllowedValues"),
     ],
 )
-def test_a_parameter_out_of_range_is_refused_and_says_why(
+def test_a_parameter_out_of_range_is_refused_with_the_reason(
     account: Cloud,
     deployed: str,
     template: Path,
@@ -96,7 +96,7 @@ def test_without_parameters_it_costs_nothing_idle_and_logs_are_kept_for_a_month(
         ([f"BUCKET={BUCKET}"], "eu-west-1", "is in us-east-1, and you deploy to eu-west-1"),
     ],
 )
-def test_make_deploy_says_what_is_missing_before_it_does_anything(
+def test_make_deploy_reports_a_wrong_setting_before_it_does_anything(
     account: Cloud, deployed: str, arguments: list[str], region: str, says: str
 ) -> None:
     done = make(account, "deploy", *arguments, AWS_DEFAULT_REGION=region)
@@ -113,7 +113,7 @@ def test_monitoring_is_added_to_the_chat_and_taken_away_again(
     assert make(account, "monitor").returncode == 0
     topics, subscriptions, alarms, (dashboard,) = monitored(account)
     assert len(topics) == 1
-    assert subscriptions == []  # nobody was named
+    assert subscriptions == []  # no address was given
     assert len(alarms) == 7
     own = [alarm["Dimensions"] for alarm in alarms if alarm["Namespace"] == "ChaliceChat"]
     assert own == 2 * [[{"Name": "Stack", "Value": STACK}]]
@@ -134,7 +134,7 @@ def test_monitoring_is_added_to_the_chat_and_taken_away_again(
     assert status(account) == "CREATE_COMPLETE"
 
 
-def test_an_address_that_is_none_is_refused_and_says_why(account: Cloud, deployed: str) -> None:
+def test_an_invalid_address_is_refused_with_the_reason(account: Cloud, deployed: str) -> None:
     done = make(account, "monitor", "EMAIL=nobody")
     assert done.returncode != 0
     assert "Parameter 'AlarmEmail' must be one e-mail address, or empty." in done.stderr
@@ -153,7 +153,7 @@ def test_two_stacks_side_by_side_one_with_everything_switched_on(
     second = account.emulator.url("Second")
 
     with Person(deployed) as here, Person(second) as there:
-        for person in (here, there):  # one nickname and one room in each
+        for person in (here, there):  # the same nickname and room in each
             person.says("John")
             person.hears("Using nickname: John\nType /help for list of commands.")
             person.says("/join tea")
@@ -183,7 +183,7 @@ def test_two_stacks_side_by_side_one_with_everything_switched_on(
     assert account.client("dynamodb").list_tables()["TableNames"] == ["ChaliceChat"]
 
 
-def test_an_upgrade_that_fails_is_rolled_back_and_nobody_notices(
+def test_a_failed_upgrade_is_rolled_back_and_nobody_notices(
     account: Cloud, deployed: str, template: Path
 ) -> None:
     broken = template.with_name("broken.yml")
@@ -218,10 +218,10 @@ Resources:
 
 
 def test_an_upgrade_of_the_last_releases_stack_and_its_deletion(tmp_path: Path) -> None:
-    """With people in it, who stay; its alarms, topic and dashboard go, being a stack of their own."""
+    """Its people stay; its alarms, topic and dashboard go, since they are another stack now."""
     project = copy_project(tmp_path / "project")
     older = json.loads(OLDER.read_text())
-    # Its code took the address of the posts from the event. Today's needs it from the template.
+    # The older code took the address for posts from the event; the current code, from the template.
     current = json.loads((project / "resources.json").read_text())
     older["Globals"]["Function"]["Environment"] = current["Globals"]["Function"]["Environment"]
     (project / "resources.json").write_text(json.dumps(older))
@@ -261,12 +261,12 @@ def test_an_upgrade_of_the_last_releases_stack_and_its_deletion(tmp_path: Path) 
 
 # Least privilege
 
-# Done by the emulator itself, as logs and traces are, without asking the role.
+# Done by the emulator itself, like logs and traces, without checking the role.
 NOT_ENFORCED = {"sqs:SendMessage"}
 
 
 def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) -> None:
-    """Each action of each statement is taken away in turn, and then something does not work."""
+    """Without each action of each statement in turn, something fails."""
     everything_works(account, deployed)
     shown = set()
     for policy, document in policies(account):
@@ -289,7 +289,7 @@ def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) ->
     }
 
 
-def test_what_fan_out_cannot_do_is_kept_as_a_dead_letter(account: Cloud, deployed: str) -> None:
+def test_a_failed_fan_out_is_kept_as_a_dead_letter(account: Cloud, deployed: str) -> None:
     (function,) = [name for name in functions(account) if "-FanOut-" in name]
     (letters,) = account.client("sqs").list_queues()["QueueUrls"]
     account.client("lambda").invoke(
@@ -306,7 +306,7 @@ def test_what_fan_out_cannot_do_is_kept_as_a_dead_letter(account: Cloud, deploye
 
 
 def everything_works(account: Cloud, url: str) -> None:
-    """Whatever needs a permission works, and is not done by a detour either."""
+    """Everything that needs a permission works, and without a fallback."""
     already_logged = len(account.functions_output.read_text())
     number = next(NUMBERS)
     with Person(url) as john:
@@ -331,7 +331,7 @@ def everything_works(account: Cloud, url: str) -> None:
 
 
 def works(account: Cloud, url: str) -> bool:
-    patience, actors.PATIENCE = actors.PATIENCE, 3.0  # what is refused is refused at once
+    patience, actors.PATIENCE = actors.PATIENCE, 3.0  # refusals come at once
     try:
         everything_works(account, url)
     except (AssertionError, websocket.WebSocketException, queue.Empty):
@@ -355,7 +355,7 @@ def denied(account: Cloud, policy: str, sid: str, action: str) -> Iterator[None]
     less = json.loads(json.dumps(document))
     (statement,) = (each for each in less["Statement"] if each["Sid"] == sid)
     others = [each for each in listed(statement["Action"]) if each != action]
-    statement["Action"] = others or "sts:GetCallerIdentity"  # which everybody may do anyway
+    statement["Action"] = others or "sts:GetCallerIdentity"  # allowed to everybody anyway
     put: Callable[..., Any] = account.client("iam").put_role_policy
     put(RoleName=the_role(account), PolicyName=policy, PolicyDocument=json.dumps(less))
     try:
@@ -374,7 +374,7 @@ def make(account: Cloud, *arguments: str, **environment: str) -> subprocess.Comp
     )
 
 
-# What there is
+# The account's resources
 
 
 def the_role(account: Cloud) -> str:

@@ -1,4 +1,4 @@
-"""Real races: many threads over a DynamoDB that is atomic, and then the whole table is checked.
+"""Real races: many threads over an atomic DynamoDB, then a check of the whole table.
 
 Over the emulator's DynamoDB, or over AWS's DynamoDB Local if AWS_ENDPOINT_URL_DYNAMODB names it.
 """
@@ -43,7 +43,7 @@ def atomic_table(cloud: Cloud) -> Iterator[Any]:
 
 @pytest.fixture
 def chat(atomic_table: Any, connections: Connections) -> Iterator[Chat]:
-    """People who chat over that table, which is checked when they have finished."""
+    """A chat over that table, which is cleared afterwards."""
     chat = Chat(atomic_table, connections)
     yield chat
     for row in chat.rows():
@@ -51,7 +51,7 @@ def chat(atomic_table: Any, connections: Connections) -> Iterator[Chat]:
 
 
 def at_once(*acts: Callable[[], Any]) -> None:
-    """All of them, each in a thread of its own, from the same moment on."""
+    """Run all of them, each in its own thread, starting at the same moment."""
     start = Barrier(len(acts))
 
     def when_all_are_ready(act: Callable[[], Any]) -> None:
@@ -137,9 +137,9 @@ def test_many_enter_and_leave_one_room(chat: Chat, _round: int) -> None:
     assert chat.rows() == []
 
 
-def test_a_departure_is_told_once_whoever_notices_it(chat: Chat) -> None:
+def test_a_departure_is_announced_once_however_many_notice_it(chat: Chat) -> None:
     people = [chat.person(f"p{n}", "tea") for n in range(6)]
-    people[0].cuts_off()
+    people[0].vanishes()
     chat.connections.posts.clear()
     at_once(people[0].disconnects, *(saying(person, "Hi") for person in people[1:]))
     for person in people[1:]:
@@ -148,7 +148,9 @@ def test_a_departure_is_told_once_whoever_notices_it(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("_round", range(3))
-def test_many_departures_are_told_once_however_many_notice_them(chat: Chat, _round: int) -> None:
+def test_many_departures_are_announced_once_however_many_notice_them(
+    chat: Chat, _round: int
+) -> None:
     people = [chat.person(f"guest{n}", "tea") for n in range(6)]
     chat.has_members("tea", 70, counted=76)
     chat.connections.gone |= {f"c{n}" for n in range(70)}

@@ -17,7 +17,7 @@ from tests.e2e.test_stack import copy_project
 
 Shell = Callable[..., str]
 
-# What a reader has to set; the rest of the environment only keeps a real account out of sight.
+# Variables that a reader sets; the rest of the environment only hides a real account.
 SET_BY_READER = {
     *("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
@@ -70,7 +70,7 @@ def at(cloud: Cloud, api_id: str) -> Person:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Whether this was printed, with something in place of each {...}."""
+    """Whether the output is as expected, with some value for each {...}."""
     return bool(re.fullmatch(re.sub(r"\\{\w+\\}", r"[\\w-]+", re.escape(expected)), printed))
 
 

@@ -67,7 +67,7 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
 
 
 def test_a_large_room_is_spread_over_the_fan_out_function(own_cloud: Cloud, project: Path) -> None:
-    """What is large is set so low here that a few people are too many for one function."""
+    """Chunks are so small here that a few people are too many for one function."""
     sender = project / "chalicelib" / "sender.py"
     sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 2"))
     url = own_cloud.emulator.deploy(project)
@@ -105,7 +105,7 @@ HANDLER.handle = answer
 
 
 def logged(cloud: Cloud) -> list[str]:
-    """What is in CloudWatch Logs."""
+    """The lines in CloudWatch Logs."""
     logs = cloud.client("logs")
     groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
     return [
@@ -116,7 +116,7 @@ def logged(cloud: Cloud) -> list[str]:
 
 
 def departures(cloud: Cloud) -> int:
-    """How many have been handled, and logged."""
+    """The number of departures that have been handled and logged."""
     return len([line for line in logged(cloud) if '"route":"$disconnect"' in line])
 
 
