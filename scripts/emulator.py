@@ -22,7 +22,7 @@ from typing import IO
 
 from scripts.aws_cli import AwsCli
 from scripts.package import packaging
-from scripts.processes import collect, kill_group, lock, locked, signals_held
+from scripts.processes import await_group, collect, kill_group, lock, locked, signals_held
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -214,13 +214,15 @@ class Emulator:
         """
         if self._server is not None:
             self.require_alive()
+        temporary = self.directory / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
         process = None
         try:
             with signals_held():
                 process = subprocess.Popen(
                     [str(BIN / command[0]), *command[1:]],
                     cwd=cwd,
-                    env=self.environment,
+                    env=self.environment | {"TMPDIR": str(temporary)},  # removed with the rest
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -324,10 +326,12 @@ class Emulator:
             if self._server is not None:
                 self._say_goodbye()
                 kill_group(self._server.pid)  # it has nothing to save
-                self._server = None
             if self._aws is not None:
                 self._aws.stop()
                 self._aws = None
+            if self._server is not None:
+                await_group(self._server.pid)
+                self._server = None
             if self._lock is not None:
                 shutil.rmtree(self.directory, ignore_errors=True)
                 os.close(self._lock)

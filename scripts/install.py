@@ -79,7 +79,7 @@ class Installation:
         pins = len(re.findall(r"^[\w.-]+==", self._requirements.read_text(), re.MULTILINE))
         downloaded = sum(line.startswith("Collecting ") for line in self.output)
         installed = len(list(self._directory.glob("lib/python*/site-packages/*.dist-info")))
-        return (downloaded + installed) / (2 * pins)
+        return (downloaded + installed) / (2 * max(pins, 1))
 
     def _install(self) -> None:
         try:

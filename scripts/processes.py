@@ -34,6 +34,17 @@ def kill_group(leader: int) -> None:
     collect(leader)
 
 
+def await_group(group: int) -> None:
+    """Returns once all of a group that was killed have ended, so that none writes any more.
+
+    Waits a second at most: where nobody collects the dead, their group never becomes empty.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        for _ in range(50):
+            os.killpg(group, 0)
+            time.sleep(0.02)
+
+
 def collect(process: int) -> None:
     """Waits until the process has ended.
 

@@ -17,6 +17,7 @@ import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from scripts.emulator import BIN, REGION, ROOT, aws_environment
+from scripts.package import packaging
 from scripts.slim import slim
 
 MONITORING = ROOT / "monitoring.yaml"
@@ -32,12 +33,13 @@ Template = dict[str, Any]
 def package_app(project: Path, out: Path) -> Path:
     """Package the app; returns Chalice's template. This needs a region, but no credentials."""
     no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
-    subprocess.run(
-        [BIN / "chalice", "package", "--merge-template", "resources.json", out],
-        cwd=project,
-        env=no_credentials | {"AWS_DEFAULT_REGION": REGION},
-        check=True,
-    )
+    with packaging(project) as (chalice, *arguments):
+        subprocess.run(
+            [BIN / chalice, *arguments, out],
+            cwd=project,
+            env=no_credentials | {"AWS_DEFAULT_REGION": REGION},
+            check=True,
+        )
     return out / "sam.json"
 
 

@@ -80,6 +80,8 @@ def aws(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in cloud.emulator.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # a make started here is not part of this one
+        monkeypatch.delenv(name, raising=False)
 
 
 @contextmanager

@@ -188,6 +188,7 @@ def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
 STUBBORN = """#!/bin/sh
 # In place of chalice: runs until the emulator's files are gone, then writes to them.
 trap '' INT TERM HUP
+echo > "${TMPDIR:-/tmp}/temporary"
 for out; do :; done
 while [ -e "$(dirname "$out")" ]; do sleep 0.01; done
 mkdir -p "$out"
@@ -195,7 +196,12 @@ mkdir -p "$out"
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_a_running_command_does_not_outlive_it(tmp_path: Path, ending: signal.Signals) -> None:
+def test_a_running_command_does_not_outlive_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: signal.Signals
+) -> None:
+    temporary = tmp_path / "temporary files"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     (tmp_path / "python").symlink_to(sys.executable)
     chalice = tmp_path / "chalice"
     chalice.write_text(STUBBORN)
@@ -207,6 +213,7 @@ def test_a_running_command_does_not_outlive_it(tmp_path: Path, ending: signal.Si
         run.gets(ending)
         run.ends()
     nothing_is_left(port)
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_signal_while_a_command_is_being_started_ends_it(
