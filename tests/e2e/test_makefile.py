@@ -17,10 +17,13 @@ from tests.e2e.conftest import Cloud, free_port
 
 def make(*arguments: str, **environment: str) -> tuple[int, str]:
     """The exit status of make, and what it prints besides that."""
+    variables = dict(os.environ) | environment
+    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # it is not part of `make test`
+        variables.pop(name, None)
     made = subprocess.run(
         ["make", "--silent", *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
