@@ -101,11 +101,9 @@ class Sender:
         """
         try:
             self._connections_api.get_connection(ConnectionId=connection_id)
-        except ClientError as error:
-            if _says_gone(error):
+        except Exception as error:
+            if isinstance(error, ClientError) and _says_gone(error):
                 return True
-            log.exception("cannot tell whether a connection is open", extra=about(to=connection_id))
-        except Exception:
             log.exception("cannot tell whether a connection is open", extra=about(to=connection_id))
         return False
 

@@ -299,8 +299,8 @@ class Storage:
         """A room's members in no particular order, read page by page as they are taken.
 
         1 request for each MB of them, or for each `limit` of them: set it to the number you
-        need. The index is eventually consistent: a member who has just joined may be missing,
-        and one who has just left may still be there.
+        need. The index is eventually consistent: it may lack a new member for a moment, and
+        still list a former one.
         """
         rows = self._member_rows(room, "PK, username", **({"Limit": limit} if limit else {}))
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)

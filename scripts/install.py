@@ -185,7 +185,7 @@ def show_progress(installations: Sequence[Installation], started: float) -> None
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--by-this-python", action="store_true", help="reinstall what is another's")
+    parser.add_argument("--by-this-python", action="store_true", help="reinstall for this Python")
     parser.add_argument("layers", nargs="+", choices=LAYERS)
     arguments = parser.parse_args()
     if not (find_spec("ensurepip") and find_spec("venv")):
