@@ -7,6 +7,7 @@ MINUTES ?= 60
 BIN := .venv/bin
 AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
 export PORT
+export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
 
 # What chat, url and smoke talk to: the chat that runs here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))

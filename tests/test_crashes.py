@@ -7,8 +7,9 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from chalicelib.rows import LIFETIME_SECONDS
-from tests.conftest import Chat, Crash, at_request, crash
-from tests.tables import clear, problems
+from tests import moto_table
+from tests.conftest import Chat, Crash, Person, at_request, crash
+from tests.tables import problems
 
 EXCUSE = "Something went wrong. Please try again."
 
@@ -21,23 +22,24 @@ class Scene:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self.new = chat.somebody()
-        self.john = chat.person("John", "chalice")
-        self.jenny = chat.person("Jenny", "tea")
-        self.zoe = chat.person("Zoe", "tea")
-        self.ghost = chat.person("Ghost", "den")
-        self._rows = chat.rows()
         self._now = chat.clock.now
+        self.new, self.john, self.jenny, self.zoe = (
+            Person(chat, id) for id in ("new", "john", "jenny", "zoe")
+        )
         self.begin()
 
     def begin(self) -> None:
-        """Restore the state before any operation."""
-        clear(self.chat.table)
-        with self.chat.table.batch_writer() as batch:
-            for row in self._rows:
-                batch.put_item(Item=row)
+        """The state before any operation."""
+        moto_table.clear()
         self.chat.clock.now = self._now
-        self.chat.connections.gone = {self.ghost.id}
+        self.chat.has(
+            ("new", "", None),
+            ("john", "John", "chalice"),
+            ("jenny", "Jenny", "tea"),
+            ("zoe", "Zoe", "tea"),
+            ("ghost", "Ghost", "den"),
+        )
+        self.chat.connections.gone = {"ghost"}
         self.chat.connections.posts.clear()
         self.people = [self.new, self.john, self.jenny, self.zoe]
 
