@@ -52,6 +52,7 @@ MOST_ROOMS = 1_000  # in one list
 
 TOO_FAST = "You are sending too fast. Wait a moment."
 
+ATTEMPTS = 5  # at a frame, when others of its connection are answered at the same time
 ANNOUNCED_WEIGHT = 3  # of a command that the whole room hears of
 
 # Connections removed before they are announced: 7 transactions, a fraction of a second. Each
@@ -131,9 +132,9 @@ class Handler:
     def _answer(self, connection_id: str, message: str) -> None:
         """Read the connection and act on it; retry if another frame has changed it meanwhile.
 
-        Only many frames at once can keep one from its turn.
+        One of the frames that meet always succeeds, so only many at once use up the attempts.
         """
-        for pause in pauses():
+        for pause in islice(pauses(), ATTEMPTS):
             connection = self._storage.find_connection(connection_id)
             try:
                 return self._handle_frame(connection_id, connection, message)
