@@ -57,6 +57,7 @@ check: ## Check format, lint, types and the templates' security
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
 	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json monitoring.yaml
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
+	@$(BIN)/python -m scripts.audit
 
 format: ## Format the code, and fix what the linter can
 	$(INSTALL) dev

@@ -17,6 +17,7 @@ from moto import mock_aws
 from moto.dynamodb import models
 
 from chalicelib import Handler, Sender, Storage
+from chalicelib.pace import Pace
 from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
 from tests import moto_table
 from tests.connections import Connections
@@ -89,7 +90,8 @@ class Chat:
         self.clock = Clock()
         self.storage = Storage(table, clock=self.clock)
         self.sender = Sender(self.app, self.storage)
-        self.handler = Handler(self.storage, self.sender)
+        a_minute_a_frame = count(step=60).__next__  # nobody sends too fast
+        self.handler = Handler(self.storage, self.sender, Pace(clock=a_minute_a_frame))
         self._ids = count(1)
 
     def somebody(self) -> Person:

@@ -202,6 +202,22 @@ def test_a_room_is_not_listed_after_its_last_member_left(
     john.hears("No chat rooms open. Type /join {room_name} to open one.")
 
 
+@pytest.mark.parametrize("rooms", [1_000, 1_001, 3_000])
+def test_ls_outside_lists_a_thousand_rooms_at_most(chat: Chat, rooms: int) -> None:
+    john = chat.person("John")
+    expires_at = int(chat.clock()) + 100
+    names = [f"room{n:04}" for n in range(rooms)]
+    chat.write(
+        {"PK": "rooms", "SK": f"open_{name}", "members": 1, "expires_at": expires_at}
+        for name in names
+    )
+    with requests(chat.storage) as sent:
+        john.says("/ls")
+    more = ["... and more rooms."] if rooms > 1_000 else []
+    john.hears("\n".join(names[:1_000] + more))
+    assert sent.total() <= 2
+
+
 def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) -> None:
     john = chat.person("John", "chalice")
     moto_table.write(

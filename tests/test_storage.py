@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage import NicknameTaken, Storage
-from chalicelib.transactions import StaleRecord, pauses
+from chalicelib.transactions import Conflict, StaleRecord, pauses
 from tests import moto_table
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
@@ -465,11 +465,18 @@ def test_a_transaction_that_never_succeeds_is_given_up(
     before = sorted(chat.rows(), key=str)
     with (
         _cancelled(storage, "TransactionConflict", times=100) as cancelled,
-        pytest.raises(ClientError, match="TransactionCanceled"),
+        pytest.raises(Conflict),
     ):
         storage.set_room(john, "tea")
     assert 4 <= cancelled["times"] <= 10
     assert sorted(chat.rows(), key=str) == before
+
+
+def test_a_nickname_is_released_although_a_transaction_reads_it(storage: Storage) -> None:
+    john = connect(storage, "John", "chalice")
+    with _cancelled(storage, "TransactionConflict", times=3):
+        storage.release_nickname("John", john)
+    connect(storage, "John")
 
 
 def test_a_transaction_cancelled_for_another_reason_is_not_retried(storage: Storage) -> None:

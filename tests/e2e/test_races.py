@@ -17,7 +17,7 @@ import pytest
 from botocore.config import Config
 
 from scripts.emulator import REGION
-from tests.conftest import Chat, Person
+from tests.conftest import Chat, Person, requests
 from tests.connections import Connections
 from tests.e2e.conftest import Cloud
 from tests.tables import create_table, problems, rows
@@ -117,6 +117,22 @@ def test_two_joins_a_rename_and_a_quit_of_one_connection(chat: Chat, _round: int
     frames = ["/join chalice", "/join lounge", "/nick Jack", "/quit"]
     at_once(*(saying(person, frame) for frame in frames))
     assert record(person)["username"] == "Jack"
+    all_is_well(chat)
+
+
+def test_a_hundred_frames_of_one_connection_at_once(
+    chat: Chat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each finds a function of its own. The sender is told of those that never had their turn."""
+    person = chat.person("John")
+    with requests(chat.storage) as sent:
+        at_once(*(saying(person, f"/join room{n}") for n in range(100)))
+    heard = chat.connections.received(person.id)
+    joined = sum(line.startswith("Joined chat room") for line in heard)
+    told = heard.count("You are sending too fast. Wait a moment.")
+    assert joined + told == 100
+    assert sent.total() < 2_500
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     all_is_well(chat)
 
 
