@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from chalicelib import aws, names
+from chalicelib import aws, names, texts
 from chalicelib.departures import DEPARTURES
 from chalicelib.log import log
 from chalicelib.metrics import count
@@ -175,10 +175,10 @@ class Handler:
         if command:
             command(connection, [argument for argument in arguments if argument])
         else:
-            self._reply(connection, f"Unknown command: {word.lower()}")
+            self._reply(connection, texts.repeated(word.lower(), "Unknown command: "))
 
     def _handle_text(self, connection: Connection, message: str) -> None:
-        line = f"{connection.username}: {message}"
+        line = texts.repeated(message, f"{connection.username}: ")
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
         elif _is_too_long(line):
