@@ -6,7 +6,9 @@ They patch MiniStack's internals; the exact version in requirements/emulator.txt
 import asyncio
 import json
 import logging
+import os
 import queue
+import secrets
 import sys
 import threading
 import time
@@ -16,16 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from ministack.core import lambda_runtime
+from ministack import app
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
 from scripts import function_process
 from scripts.function_process import END_OF_LOG
+from scripts.ministack_gate import Gate
 
 PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
+
+SECRET = secrets.token_hex(16)
 
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
@@ -38,6 +44,19 @@ def apply(output: TextIO) -> None:
     """Applies all patches; the functions' logs are printed to `output`."""
     global functions_output
     functions_output = output
+
+    # It answered pages of any origin, under any host name, and many requests without a signature.
+    app.app = Gate(app.app, int(app._resolve_port()))
+
+    # It took "test", an empty key and every account's number for the owner's key, and checked no
+    # signature made with one of these.
+    iam_evaluator.is_root_access_key = lambda key: key == os.environ["AWS_ACCESS_KEY_ID"]
+    iam_evaluator._is_root_key = lambda key: False
+
+    # It gave a function credentials that are a hash of the names of the function and its role.
+    lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
+        secret_credentials, lambda_runtime.execution_credentials
+    )
 
     # It sent all WebSocket messages of a function to one process, one at a time, and dropped the
     # function's output.
@@ -94,6 +113,11 @@ def say_goodbye() -> None:
         for send, loop in list(conversations.items())
     ]
     wait(closing, GOODBYE_WITHIN)
+
+
+def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
+    """As if the role had a secret path: its name, which is what counts, comes after that."""
+    return original(config | {"Role": config["Role"].replace(":role/", f":role/{SECRET}/")})
 
 
 class Environments:
