@@ -27,6 +27,7 @@ from scripts import function_process
 from scripts.function_process import END_OF_LOG
 from scripts.ministack_gate import Gate
 
+ENVIRONMENTS = 8  # functions of WebSockets that run at a time
 PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
@@ -36,6 +37,7 @@ SECRET = secrets.token_hex(16)
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
+free_environments = threading.Semaphore(ENVIRONMENTS)
 ending = threading.Event()
 conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the client
 
@@ -121,12 +123,20 @@ def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
 
 
 class Environments:
-    """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker."""
+    """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker.
+
+    A call waits until one of `ENVIRONMENTS` is free. Otherwise 60 frames at once would start 60
+    processes, which keep two cores busy for longer than the timeout of a function.
+    """
 
     def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
         self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
 
     def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        with free_environments:
+            return self._invoke(event, request_id)
+
+    def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
         worker, _ = lambda_runtime.acquire_worker(
             self._name, self._config, self._code, qualifier=self._qualifier
         )
