@@ -41,9 +41,9 @@ smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=w
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.smoke $(WHERE)
 
-load: ## Let 100 people talk for a minute: here, STACK=ChaliceChat or URL=wss://...
+load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (ROOMS=5)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.load $(WHERE)
+	@exec $(BIN)/python -m scripts.load $(WHERE) $(if $(ROOMS),--rooms "$(ROOMS)")
 
 # Working on it
 

@@ -18,7 +18,7 @@ import boto3
 
 from scripts.address import add_arguments, address
 from scripts.emulator import Failure
-from scripts.smoke import Client, Difference
+from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100
 ROOMS = 5
@@ -50,7 +50,8 @@ class Load:
         self._heard_at = 0.0
         members = Counter(n % rooms for n in range(people))
         self.expected = self._texts_each * sum(count**2 for count in members.values())
-        self.cpu = 0.0  # of this process, as a share of the time that the talk took
+        self.seconds = 0.0  # from the first text to the last line
+        self.cpu = 0.0  # of this process, as a share of that
 
     def run(self) -> None:
         with ExitStack() as stack:
@@ -62,7 +63,8 @@ class Load:
                 talkers.append(talker)
             started, used = time.monotonic(), time.process_time()
             self._talk(talkers, started)
-            self.cpu = (time.process_time() - used) / (time.monotonic() - started)
+            self.seconds = self._heard_at - started
+            self.cpu = (time.process_time() - used) / self.seconds
 
     def _talk(self, talkers: list[Talker], started: float) -> None:
         for n in range(self._texts_each):
@@ -73,6 +75,7 @@ class Load:
         self._heard_at = time.monotonic()
         while self.lost and time.monotonic() < self._heard_at + PATIENCE:
             self._listen_until(time.monotonic() + 0.1)
+        self._listen_until(time.monotonic() + SILENCE)  # for lines that come twice
 
     def _listen_until(self, moment: float) -> None:
         while (left := moment - time.monotonic()) > 0:
@@ -104,6 +107,7 @@ class Load:
             "heard": f"{len(self._heard):,}",
             "lost": f"{self.lost:,}",
             "duplicated": f"{self.duplicated:,}",
+            "lines a second": f"{self._heard.total() / self.seconds:,.0f}",
             "median latency": f"{statistics.median(milliseconds):,.0f} ms",
             "99th percentile": f"{milliseconds[int(len(milliseconds) * 0.99)]:,.0f} ms",
             "CPU of this client": f"{self.cpu:.0%} of a core",
@@ -154,13 +158,15 @@ def load(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
     arguments = parser.parse_args()
     try:
         url = address(arguments)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1
-    return 0 if load(url, has_table=not (arguments.url or arguments.stack)) else 1
+    has_table = not (arguments.url or arguments.stack)
+    return 0 if load(url, has_table=has_table, rooms=arguments.rooms) else 1
 
 
 if __name__ == "__main__":

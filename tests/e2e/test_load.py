@@ -19,6 +19,7 @@ def test_it_counts_the_lines_and_the_rows(
     assert load(empty_chat, has_table=True, people=6, rooms=2, seconds=4)
     seen = figures(capsys.readouterr().out)
     assert seen.pop("CPU of this client").endswith("% of a core")
+    assert 0 < int(seen.pop("lines a second")) < 20
     assert seen.pop("median latency").endswith(" ms")
     assert seen.pop("99th percentile").endswith(" ms")
     assert seen == {
