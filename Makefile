@@ -9,11 +9,11 @@ AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a sp
 export PORT
 export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
 
-# What chat, url and smoke talk to: the chat that runs here, unless another is named.
+# What chat, url, smoke and load talk to: the chat that runs here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
 
 .DEFAULT_GOAL := help
-.PHONY: help run redeploy chat url smoke test check format bench package deploy monitor logs delete lock clean
+.PHONY: help run redeploy chat url smoke load test check format bench package deploy monitor logs delete lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ url: ## Print the address of the chat here, or on AWS (STACK=ChaliceChat)
 smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=wss://...
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.smoke $(WHERE)
+
+load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (ROOMS=5)
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.load $(WHERE) $(if $(ROOMS),--rooms "$(ROOMS)")
 
 # Working on it
 

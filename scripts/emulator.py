@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -50,13 +52,11 @@ class Failure(Exception):
 def aws_environment(port: int) -> dict[str, str]:
     """The environment of a command that is to see the emulator and nothing of a real account.
 
-    No AWS_ variable of the caller's remains, and no profile can be read.
+    No AWS_ variable of the caller's remains, and no profile can be read. It has no credentials.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), os.environ.get("no_proxy"), HOST]))
     return inherited | {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
@@ -80,7 +80,8 @@ class Emulator:
     As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving closes
     its connections, ends every process it started and removes `directory`, where all of its files
     are. Beside that is a file that it locks, so no other uses the directory meanwhile. Without that
-    it is a way to reach one that is running.
+    it is a way to reach one that is running, by the credentials in `exports`: every run has its own,
+    in a file for shells that only its owner can read.
 
     `say` is told each step before it begins. `functions_output` gets what the functions print.
     """
@@ -96,7 +97,7 @@ class Emulator:
         self.port = port
         self.directory = directory
         self.log = directory / "emulator.log"
-        self.environment = aws_environment(port)
+        self.exports = directory / "environment"
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
@@ -121,9 +122,14 @@ class Emulator:
     ) -> None:
         self._stop()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """As `aws_environment`, with the credentials of the emulator that is running, if one is."""
+        return aws_environment(self.port) | read_exports(self.exports)
+
     def is_running(self) -> bool:
-        """Whether a MiniStack (not just anything) answers on the port."""
-        return self._process_that_answers() is not None
+        """Whether a MiniStack (not just anything) answers on the port, and was started here."""
+        return self.exports.exists() and self._process_that_answers() is not None
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this started has ended by itself."""
@@ -250,6 +256,7 @@ class Emulator:
         shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
         temporary = self.directory / "tmp"
         temporary.mkdir(parents=True)
+        self._write_exports()
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
         self._lifeline, servers_end = socket.socketpair()
         with self.log.open("w") as log_file, servers_end, signals_held():
@@ -271,6 +278,18 @@ class Emulator:
             )
         self._aws = self._new_aws()
         self._wait_until_ready()
+
+    def _write_exports(self) -> None:
+        variables = {
+            "AWS_ENDPOINT_URL": f"http://{HOST}:{self.port}",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": secrets.token_hex(10),
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
+        }
+        with open(os.open(self.exports, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            print("unset AWS_PROFILE AWS_SESSION_TOKEN", file=file)
+            for name, value in variables.items():
+                print(f"export {name}={value}", file=file)
 
     def _lock_directory(self) -> int:
         self.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -344,6 +363,14 @@ class Emulator:
             self._lifeline.settimeout(GOODBYE_WITHIN)
             self._lifeline.send(b"goodbye")
             self._lifeline.recv(1)
+
+
+def read_exports(file: Path) -> dict[str, str]:
+    """The variables that a file for shells sets; none if there is no such file."""
+    try:
+        return dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE))
+    except FileNotFoundError:
+        return {}
 
 
 def failure(command: Sequence[str], output: str, errors: str) -> Failure:

@@ -6,7 +6,9 @@ They patch MiniStack's internals; the exact version in requirements/emulator.txt
 import asyncio
 import json
 import logging
+import os
 import queue
+import secrets
 import sys
 import threading
 import time
@@ -16,20 +18,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from ministack.core import lambda_runtime
+from ministack import app
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
 from scripts import function_process
 from scripts.function_process import END_OF_LOG
+from scripts.ministack_gate import Gate
 
+ENVIRONMENTS = 8  # functions of WebSockets that run at a time
 PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
+SECRET = secrets.token_hex(16)
+
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
+free_environments = threading.Semaphore(ENVIRONMENTS)
 ending = threading.Event()
 conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the client
 
@@ -38,6 +46,19 @@ def apply(output: TextIO) -> None:
     """Applies all patches; the functions' logs are printed to `output`."""
     global functions_output
     functions_output = output
+
+    # It answered pages of any origin, under any host name, and many requests without a signature.
+    app.app = Gate(app.app, int(app._resolve_port()))
+
+    # It took "test", an empty key and every account's number for the owner's key, and checked no
+    # signature made with one of these.
+    iam_evaluator.is_root_access_key = lambda key: key == os.environ["AWS_ACCESS_KEY_ID"]
+    iam_evaluator._is_root_key = lambda key: False
+
+    # It gave a function credentials that are a hash of the names of the function and its role.
+    lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
+        secret_credentials, lambda_runtime.execution_credentials
+    )
 
     # It sent all WebSocket messages of a function to one process, one at a time, and dropped the
     # function's output.
@@ -96,13 +117,26 @@ def say_goodbye() -> None:
     wait(closing, GOODBYE_WITHIN)
 
 
+def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
+    """As if the role had a secret path: its name, which is what counts, comes after that."""
+    return original(config | {"Role": config["Role"].replace(":role/", f":role/{SECRET}/")})
+
+
 class Environments:
-    """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker."""
+    """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker.
+
+    A call waits until one of `ENVIRONMENTS` is free. Otherwise 60 frames at once would start 60
+    processes, which keep two cores busy for longer than the timeout of a function.
+    """
 
     def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
         self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
 
     def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        with free_environments:
+            return self._invoke(event, request_id)
+
+    def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
         worker, _ = lambda_runtime.acquire_worker(
             self._name, self._config, self._code, qualifier=self._qualifier
         )

@@ -50,7 +50,7 @@ def run(port: int) -> None:
     ) as emulator:
         url = emulator.deploy()
         steps.end()
-        print(how_to_use(url, port), flush=True)
+        print(how_to_use(url, emulator), flush=True)
         while not terminal_has_hung_up():
             emulator.require_alive()
             time.sleep(0.5)
@@ -78,19 +78,22 @@ def terminal_has_hung_up() -> bool:
     return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
-def how_to_use(url: str, port: int) -> str:
+def how_to_use(url: str, emulator: Emulator) -> str:
+    port = variable(emulator.port)
+    exports = shlex.quote(os.path.relpath(emulator.exports))
     wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
     return f"""
 The chat is running. In as many other terminals as you like:
 
-    make chat{variable(port)}
+    make chat{port}
 
 or any WebSocket client:
 
     {wsdump} {url}
 
 The first line that you type is your nickname, /help lists the commands.
-After a change of the code: make redeploy{variable(port)}
+To use the AWS CLI or Chalice on the emulator: . {exports}
+After a change of the code: make redeploy{port}
 What the functions print, errors above all, appears below. Ctrl-C stops everything.
 """
 

@@ -55,7 +55,7 @@ def test_a_python_that_will_not_do(
     assert "name it: make PYTHON=python3.12" in one_line(printed)
 
 
-@pytest.mark.parametrize("target", ["chat", "url", "smoke"])
+@pytest.mark.parametrize("target", ["chat", "url", "smoke", "load"])
 def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
     port = free_port()
     status, printed = make(target, PORT=str(port))

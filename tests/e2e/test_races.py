@@ -32,8 +32,8 @@ def atomic_table(cloud: Cloud) -> Iterator[Any]:
         "dynamodb",
         region_name=REGION,
         endpoint_url=ELSEWHERE or cloud.emulator.environment["AWS_ENDPOINT_URL"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_access_key_id=cloud.emulator.environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=cloud.emulator.environment["AWS_SECRET_ACCESS_KEY"],
         config=Config(max_pool_connections=32),
     )
     table = create_table(dynamodb, "Races")

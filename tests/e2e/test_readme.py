@@ -43,7 +43,7 @@ def shell(account: Cloud) -> Shell:
     environment["PATH"] = f"{BIN}:{environment['PATH']}"
 
     def shell(directory: Path, *commands: str) -> str:
-        script = "\n".join(commands).replace("127.0.0.1:4566", f"127.0.0.1:{account.emulator.port}")
+        script = re.sub(r"\S*\.local/4566", str(account.emulator.directory), "\n".join(commands))
         ran = subprocess.run(
             ["sh", "-e", "-c", script],
             cwd=directory,
@@ -106,7 +106,7 @@ def test_the_echo_server_is_deployed_echoes_and_is_deleted_by_the_commands_of_it
     built = shutil.ignore_patterns("deployments", "deployed", "__pycache__")
     shutil.copytree(ROOT / "examples" / "echo-server", project, ignore=built)
     readme = project / "README.md"
-    prepare = block(readme, "export")
+    prepare = block(readme, ". ../../.local")
 
     deployed = shell(project, prepare, block(readme, "chalice deploy"))
     assert matches(block(readme, "Creating deployment package."), deployed), deployed

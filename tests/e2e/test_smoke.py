@@ -67,16 +67,15 @@ def altered(url: str, sent: bytes, arrives: bytes) -> Iterator[str]:
     port = urlsplit(url).port
     assert port is not None
     with socket.create_server((HOST, 0)) as server:
+        own, real = (f":{each}\r\n".encode() for each in (server.getsockname()[1], port))
 
         def accept() -> None:
             with contextlib.suppress(OSError):  # the server is closed
                 while True:
                     client, _ = server.accept()
                     chat = socket.create_connection((HOST, port))
-                    for source, target, old in ((client, chat, b"\0none"), (chat, client, sent)):
-                        threading.Thread(
-                            target=pass_on, args=(source, target, old, arrives), daemon=True
-                        ).start()
+                    for way in ((client, chat, own, real), (chat, client, sent, arrives)):
+                        threading.Thread(target=pass_on, args=way, daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
         yield url.replace(f":{port}/", f":{server.getsockname()[1]}/")

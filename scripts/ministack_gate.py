@@ -1,0 +1,130 @@
+"""Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
+
+A browser sends requests to this machine for every page that it shows. It names the page's origin,
+except in a `GET` of a page for itself, where the name of the host gives the page away.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs, quote
+
+from ministack import app as ministack
+from ministack.core import iam_evaluator, responses, router, sigv4
+
+NAMES = ("127.0.0.1", "localhost")
+HEALTH = ("GET", "/_ministack/health")  # `emulator.py` asks for it
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Gate:
+    """Passes on only the requests of this machine's programs and of the emulator's own pages.
+
+    Both must address it by its own name. Without a signature they reach API Gateway's routes, which
+    themselves say who may call them, and nothing else.
+    """
+
+    def __init__(self, app: App, port: int) -> None:
+        self._app = app
+        self._hosts = [without_default_port(f"{name}:{port}") for name in NAMES]
+        self._origins = [
+            f"{scheme}://{host}" for scheme in ("http", "https") for host in self._hosts
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif refusal := self._refusal(scope):
+            await refuse(scope, receive, send, refusal)
+        elif scope["type"] == "websocket" or is_open(scope):
+            await self._app(scope, receive, without_cors(send))
+        else:
+            await self._pass_if_signed(scope, receive, without_cors(send))
+
+    def _refusal(self, scope: Scope) -> str | None:
+        """Why neither a program here nor an own page sends such a request; None if one may."""
+        hosts = [without_default_port(host) for host in values(scope, b"host")]
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
+            return f"This emulator answers at http://{self._hosts[0]} only, not under other names."
+        if not set(values(scope, b"origin")) <= set(self._origins):
+            return "This emulator does not answer pages of another origin than its own."
+        return None
+
+    async def _pass_if_signed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        messages = [await receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        failure = signature_failure(scope, b"".join(each.get("body", b"") for each in messages))
+        if failure:
+            await ministack._send_response(send, *failure)
+            return
+
+        async def receive_again() -> dict[str, Any]:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, receive_again, send)
+
+
+def values(scope: Scope, name: bytes) -> list[str]:
+    return [value.decode("latin-1").lower() for key, value in scope["headers"] if key == name]
+
+
+def without_default_port(host: str) -> str:
+    return host.removesuffix(":80")
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether it is for API Gateway, or the health check."""
+    path = scope["path"]
+    return bool((scope["method"], path) == HEALTH or ministack._parse_execute_api_url("", path))
+
+
+def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
+    """The answer to a request without a valid signature, in its service's format."""
+    method, path = scope["method"], scope["path"]
+    query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
+    headers = {key.decode("latin-1"): sigv4.decode_header_value(it) for key, it in scope["headers"]}
+    raw_path = scope.get("raw_path") or quote(path).encode()
+    iam_evaluator.pin_signed_request(method, raw_path.decode("latin-1"), query, scope["headers"])
+    iam_evaluator.pin_signed_body(body)
+    key = router.extract_access_key_id(headers, query)
+    account = iam_evaluator.find_iam_access_key_account(key) or responses.get_account_id()
+    checked = iam_evaluator.authenticate(key, account)
+    if isinstance(checked, iam_evaluator.ResolvedCredential):
+        return None
+    failure = checked or iam_evaluator.AuthError(
+        "MissingAuthenticationToken", "Request is missing Authentication Token"
+    )
+    service = router.detect_service(method, path, headers, query)
+    return ministack._credential_failure(service, "", str(uuid.uuid4()), failure, headers)
+
+
+def without_cors(send: Send) -> Send:
+    """MiniStack allows every origin to read its answers."""
+
+    async def send_without_cors(message: dict[str, Any]) -> None:
+        if "headers" in message:
+            kept = [
+                header
+                for header in message["headers"]
+                if not header[0].lower().startswith(b"access-control-")
+            ]
+            message = message | {"headers": kept}
+        await send(message)
+
+    return send_without_cors
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, reason: str) -> None:
+    """Answers 403 with a sentence, to an HTTP request or to a WebSocket's handshake."""
+    kind = {"http": "http.response", "websocket": "websocket.http.response"}[scope["type"]]
+    await receive()
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": f"{kind}.start", "status": 403, "headers": headers})
+    await send({"type": f"{kind}.body", "body": f"{reason}\n".encode()})
