@@ -50,6 +50,7 @@ load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (ROO
 
 test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
+	@$(BIN)/python -m scripts.browser
 	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadgroup
 
 check: ## Check format, lint, types and the templates' security

@@ -36,7 +36,7 @@ class Layer(NamedTuple):
 
 LAYERS = {
     "run": Layer(".venv", "Chalice and the AWS CLI", 210),
-    "dev": Layer(".venv", "what runs, tests and checks the chat", 550, ("run",)),
+    "dev": Layer(".venv", "what runs, tests and checks the chat", 710, ("run",)),
     "emulator": Layer(".venv-emulator", "the AWS emulator", 85),
     "scan": Layer(".venv-scan", "the security scanner", 220),
 }
