@@ -1,12 +1,13 @@
-"""The Chalice app: API Gateway's three WebSocket routes, and the fan-out for large rooms."""
+"""The Chalice app: three WebSocket routes, the fan-out for large rooms, and the chat's page."""
 
 from typing import Any
 
 from boto3.session import Session
-from chalice import Chalice
+from chalice import Chalice, Response
 from chalice.app import WebsocketEvent
 
 from chalicelib import Handler, Sender, Storage, keep_deadline, log_invocation, write_json
+from chalicelib.page import chat_page
 
 app = Chalice(app_name="chalice-chat-example")
 app.websocket_api.session = Session()
@@ -39,3 +40,8 @@ def disconnect(event: WebsocketEvent) -> None:
 @app.lambda_function(name="fan_out")
 def fan_out(event: dict[str, Any], context: Any) -> None:
     HANDLER.fan_out(event, context.function_name)
+
+
+@app.route("/")
+def page() -> Response:
+    return chat_page()

@@ -46,9 +46,14 @@ def posts_endpoint() -> str:
     return required(ENDPOINT_VARIABLE, "the address of the API's stage")
 
 
+def lambda_context(event: Any) -> Any:
+    """Lambda's context for an event of Chalice: an HTTP request's `context` is API Gateway's."""
+    return getattr(event, "lambda_context", event.context)
+
+
 def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:
     """Chalice middleware: record when Lambda will end the invocation."""
-    seconds = event.context.get_remaining_time_in_millis() / 1000
+    seconds = lambda_context(event).get_remaining_time_in_millis() / 1000
     token = _deadline.set(time.monotonic() + seconds)
     try:
         return get_response(event)

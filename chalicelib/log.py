@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from chalicelib import metrics
+from chalicelib.aws import lambda_context
 
 log = logging.getLogger("chalice-chat-example")  # Chalice's `app.log`, under the app's name
 
@@ -43,12 +44,13 @@ def about(**fields: Any) -> dict[str, Any]:
 
 def log_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
     """Chalice middleware: log an invocation's outcome, and pass on its answer or exception."""
-    request = event.to_dict().get("requestContext", {})
+    fields = event.to_dict()
+    request = fields.get("requestContext", fields.get("context", {}))  # of a frame, or of the page
     token = _invocation.set(
         {
-            "request_id": getattr(event.context, "aws_request_id", None),
+            "request_id": getattr(lambda_context(event), "aws_request_id", None),
             "connection_id": request.get("connectionId"),
-            "route": request.get("routeKey"),
+            "route": request.get("routeKey", request.get("resourcePath")),
         }
     )
     start = time.perf_counter()

@@ -84,6 +84,27 @@ def test_the_three_routes(app: ModuleType, table: Any, connections: Connections)
     assert moto_table.rows() == []
 
 
+def test_the_page(app: ModuleType, connections: Connections, log_lines: LogLines) -> None:
+    request = {
+        "requestContext": {"httpMethod": "GET", "resourcePath": "/"},
+        "multiValueQueryStringParameters": None,
+        "headers": {},
+        "pathParameters": None,
+        "body": None,
+        "stageVariables": None,
+    }
+    answer = app.app(request, CONTEXT)
+    assert answer["statusCode"] == 200
+    assert answer["body"].startswith("<!doctype html>")
+    assert connections.url.replace("http:", "ws:") in answer["body"]
+    (line,) = log_lines()
+    assert [line[field] for field in ("message", "request_id", "route")] == [
+        "done",
+        "request-7",
+        "/",
+    ]
+
+
 def test_a_frame_without_a_body_is_empty(app: ModuleType, connections: Connections) -> None:
     connect(app, "c1")
     app.message(event("$default", "c1"), CONTEXT)

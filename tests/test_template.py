@@ -24,6 +24,7 @@ MONITORING = ROOT / "monitoring.yaml"
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("package")]
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
+PAGE = "APIHandler"  # the function that serves the web page
 FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
 API_GATEWAY_TIMEOUT = 29  # seconds; nobody waits for a function that runs longer
 
@@ -77,7 +78,9 @@ def only(template: Template, kind: str) -> dict[str, Any]:
 
 
 def functions(template: Template) -> dict[str, dict[str, Any]]:
-    return of_type(template, "AWS::Serverless::Function")
+    """Those of the chat, without the web page's."""
+    every = of_type(template, "AWS::Serverless::Function")
+    return {name: function for name, function in every.items() if name != PAGE}
 
 
 def variables(template: Template, function: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def statements(template: Template) -> Iterator[dict[str, Any]]:
     documents = [
         policy["PolicyDocument"]
         for role in of_type(template, "AWS::IAM::Role").values()
-        for policy in role["Policies"]
+        for policy in role.get("Policies", [])
     ]
     for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
         documents += [policy["PolicyDocument"] for policy in of_type(template, kind).values()]
@@ -197,14 +200,16 @@ def test_connects_and_frames_are_throttled_and_departures_are_not(template: Temp
 
 def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Template) -> None:
     """They need a role that belongs to the account, not to a stack."""
-    stage = only(template, "AWS::ApiGatewayV2::Stage")
-    condition, logs, otherwise = stage["AccessLogSettings"]["Fn::If"]
-    assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
-    separator, fields = logs["Format"]["Fn::Join"]
-    line = json.loads(separator.join(fields))
-    assert line["request_id"] == "$context.requestId"  # required by API Gateway
-    assert line["source_ip"] == "$context.identity.sourceIp"
-    assert {"connection_id", "route", "status", "integration_error"} <= line.keys()
+    chat = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]
+    page = only(template, "AWS::Serverless::Api")["AccessLogSetting"]
+    for settings, others in ((chat, {"connection_id", "integration_error"}), (page, {"error"})):
+        condition, logs, otherwise = settings["Fn::If"]
+        assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
+        separator, fields = logs["Format"]["Fn::Join"]
+        line = json.loads(separator.join(fields))
+        assert line["request_id"] == "$context.requestId"  # required by API Gateway
+        assert line["source_ip"] == "$context.identity.sourceIp"
+        assert {"route", "status"} | others <= line.keys()
     assert template["Parameters"]["AccessLogs"]["Default"] == "off"
     assert not of_type(template, "AWS::ApiGateway::Account")
 
@@ -223,6 +228,53 @@ def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
     queue = only(template, "AWS::SQS::Queue")
     assert queue["SqsManagedSseEnabled"] is True
     assert queue["MessageRetentionPeriod"] <= 4 * 24 * 60 * 60
+
+
+# The web page
+
+
+def test_without_the_page_nothing_of_it_exists(template: Template) -> None:
+    """Whatever mentions one of its resources depends on the parameter, and nothing else does."""
+    of_page = {
+        name
+        for name, resource in template["Resources"].items()
+        if resource.get("Condition") == "HasWebPage"
+    }
+    assert {"RestAPI", "APIHandler", "APIHandlerInvokePermission", "PageRole"} == of_page
+    mention = re.compile("|".join(rf"\b{name}\b" for name in of_page))
+    for part in ("Resources", "Outputs"):
+        for name, value in template[part].items():
+            is_conditional = value.get("Condition") == "HasWebPage"
+            assert is_conditional == bool(name in of_page or mention.search(json.dumps(value)))
+    assert template["Parameters"]["WebPage"]["Default"] == "on"
+
+
+def test_the_pages_function_may_write_its_log_and_nothing_else(template: Template) -> None:
+    function = template["Resources"][PAGE]["Properties"]
+    assert function["Role"] == {"Fn::GetAtt": ["PageRole", "Arn"]}
+    role = template["Resources"]["PageRole"]["Properties"]
+    assert role.keys() == {"AssumeRolePolicyDocument", "ManagedPolicyArns"}
+    assert role["ManagedPolicyArns"] == [{"Ref": "LogAndTrace"}]
+    assert not [
+        policy
+        for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+        for policy in of_type(template, kind).values()
+        if "PageRole" in json.dumps(policy)
+    ]
+
+
+def test_the_page_is_throttled_in_one_regional_stage(template: Template) -> None:
+    api = only(template, "AWS::Serverless::Api")
+    assert api["MethodSettings"] == [
+        {
+            "HttpMethod": "*",
+            "ResourcePath": "/*",
+            "ThrottlingRateLimit": {"Ref": "RequestRate"},
+            "ThrottlingBurstLimit": {"Ref": "RequestBurst"},
+        }
+    ]
+    assert api["OpenApiVersion"] == "2.0"  # without it, SAM adds a stage that is not throttled
+    assert api["EndpointConfiguration"] == {"Type": "REGIONAL"}
 
 
 # The table
@@ -321,8 +373,8 @@ def test_it_costs_nothing_idle(template: Template) -> None:
         *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
         *("AWS::ApiGatewayV2::Stage", "AWS::DynamoDB::Table", "AWS::IAM::ManagedPolicy"),
         *("AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig"),
-        *("AWS::Lambda::Permission", "AWS::Logs::LogGroup", "AWS::Serverless::Function"),
-        "AWS::SQS::Queue",
+        *("AWS::Lambda::Permission", "AWS::Logs::LogGroup", "AWS::Serverless::Api"),
+        *("AWS::Serverless::Function", "AWS::SQS::Queue"),
     }
     assert only(template, "AWS::DynamoDB::Table")["BillingMode"] == "PAY_PER_REQUEST"
     assert "ProvisionedConcurrency" not in json.dumps(template)
@@ -499,7 +551,13 @@ def package(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_package_has_only_the_services_that_the_functions_call(package: Path) -> None:
     described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
     assert described == {"apigatewaymanagementapi", "dynamodb", "lambda"}
-    for module in ("app.py", "chalicelib/posting/poster.py", "chalice/app.py", "boto3/__init__.py"):
+    for module in (
+        "app.py",
+        "chalicelib/page/index.html",
+        "chalicelib/posting/poster.py",
+        "chalice/app.py",
+        "boto3/__init__.py",
+    ):
         assert (package / module).exists()
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
     assert size < 15_000_000
