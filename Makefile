@@ -34,7 +34,7 @@ chat: ## Chat here (same PORT), or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.chat $(WHERE)
 
-url: ## Print the address of the chat here, or on AWS (STACK=ChaliceChat)
+url: ## Print the addresses of the page and the chat here, or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.address $(WHERE)
 

@@ -1,4 +1,6 @@
-"""The address of a chat: of the one that runs here, or of a stack on AWS; printed if run by itself.
+"""The address of a chat: of the one that runs here, or of a stack on AWS.
+
+If run by itself, it prints that of the web page, if there is one, then that of the chat.
 
 PORT in the environment says which of those that run here.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,11 @@ from scripts.emulator import ROOT, STACK, Emulator, Failure, endpoint_of
 
 DEFAULT_PORT = 4566
 ADDRESS = "WebsocketConnectEndpointURL"
+PAGE = "EndpointURL"
+
+
+class NoOutput(Failure):
+    """The stack has no such output."""
 
 
 def address(arguments: argparse.Namespace) -> str:
@@ -27,6 +35,16 @@ def address(arguments: argparse.Namespace) -> str:
     if arguments.stack:
         return output_of(arguments.stack, ADDRESS)
     return address_here(port())
+
+
+def page_address(arguments: argparse.Namespace) -> str | None:
+    """Of the web page of the chat whose address was asked for; None if it has none."""
+    with suppress(NoOutput):
+        if arguments.stack:
+            return output_of(arguments.stack, PAGE)
+        if not arguments.url:
+            return f"http://{endpoint_of(port(), output_of(STACK, 'RestAPIId'))}/"
+    return None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +92,7 @@ def output_of(stack: str, name: str) -> str:
     for output in outputs:
         if output["OutputKey"] == name:
             return str(output["OutputValue"])
-    raise Failure(f"The stack {stack} is {found['StackStatus']}, and has no output {name}.")
+    raise NoOutput(f"The stack {stack} is {found['StackStatus']}, and has no output {name}.")
 
 
 def port() -> int:
@@ -105,7 +123,8 @@ def main() -> int:
         if arguments.output:
             print(output_of(arguments.stack, arguments.output))
         else:
-            print(address(arguments))
+            chat = address(arguments)
+            print(*filter(None, [page_address(arguments), chat]), sep="\n")
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1

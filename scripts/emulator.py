@@ -70,7 +70,7 @@ def aws_environment(port: int) -> dict[str, str]:
 
 
 def endpoint_of(port: int, api_id: str) -> str:
-    """The address of a WebSocket API, without its scheme: for its clients and for its functions."""
+    """The address of an API, without its scheme: for its clients and for its functions."""
     return f"{HOST}:{port}/_aws/execute-api/{api_id}/{STAGE}"
 
 
@@ -190,12 +190,12 @@ class Emulator:
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
-        api_id = self.aws(
-            *("cloudformation", "describe-stacks", "--stack-name", stack),
-            *("--output", "text"),
-            *("--query", "Stacks[0].Outputs[?OutputKey=='WebsocketAPIId'].OutputValue"),
-        ).strip()
-        return f"ws://{endpoint_of(self.port, api_id)}"
+        return f"ws://{endpoint_of(self.port, self._output(stack, 'WebsocketAPIId'))}"
+
+    def page_url(self, stack: str = STACK) -> str | None:
+        """The address of the web page; None if the stack has none."""
+        api_id = self._output(stack, "RestAPIId")
+        return f"http://{endpoint_of(self.port, api_id)}/" if api_id else None
 
     def aws(self, *command: str) -> str:
         """What a command of the AWS CLI prints; when it fails, its output and a Failure."""
@@ -244,6 +244,14 @@ class Emulator:
         if process.returncode != 0:
             raise failure(command[:2], output, errors)
         return output
+
+    def _output(self, stack: str, name: str) -> str:
+        """An output of a stack; empty if there is none of this name."""
+        return self.aws(
+            *("cloudformation", "describe-stacks", "--stack-name", stack),
+            *("--output", "text"),
+            *("--query", f"Stacks[0].Outputs[?OutputKey=='{name}'].OutputValue"),
+        ).strip()
 
     def _new_aws(self) -> AwsCli:
         return AwsCli(self.environment, process_group=self._server.pid if self._server else 0)

@@ -50,7 +50,7 @@ def run(port: int) -> None:
     ) as emulator:
         url = emulator.deploy()
         steps.end()
-        print(how_to_use(url, emulator), flush=True)
+        print(how_to_use(url, emulator.page_url(), emulator), flush=True)
         while not terminal_has_hung_up():
             emulator.require_alive()
             time.sleep(0.5)
@@ -78,12 +78,14 @@ def terminal_has_hung_up() -> bool:
     return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
-def how_to_use(url: str, emulator: Emulator) -> str:
+def how_to_use(url: str, page: str | None, emulator: Emulator) -> str:
     port = variable(emulator.port)
     exports = shlex.quote(os.path.relpath(emulator.exports))
     wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
+    opening = f"Open {page} in two tabs.\n" if page else "The chat is running."
     return f"""
-The chat is running. In as many other terminals as you like:
+{opening}
+In as many other terminals as you like:
 
     make chat{port}
 

@@ -94,10 +94,15 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c(
     port = free_port()
     monkeypatch.setenv("PORT", str(port))
     with script("run", port) as run:
+        page = run.prints(r"(?<=\n\nOpen )http://\S+(?= in two tabs\.\n)")
         command = run.prints(r"\S+/wsdump ws://\S+")
         assert f"\n    make chat PORT={port}\n" in run.printed
         url = command.split()[1]
         assert (ROOT / command.split()[0]).exists()
+        addresses = subprocess.run(
+            [sys.executable, "-m", "scripts.address"], capture_output=True, text=True, check=True
+        )
+        assert addresses.stdout == f"{page}\n{url}\n"
         with Person(url) as john:
             john.says("John")
             john.hears("Using nickname: John\nType /help for list of commands.")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import websocket
 
-from scripts.emulator import BUCKET, ROOT, STACK, Failure
+from scripts.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
@@ -61,6 +61,7 @@ def deployed(account: Cloud, template: Path) -> str:
         ("TableName=no spaces", "must be 3 to 255 letters"),
         ("LogRetentionDays=2", "value '2' is not in AllowedValues"),
         ("AccessLogs=yes", "value 'yes' is not in AllowedValues"),
+        ("WebPage=no", "value 'no' is not in AllowedValues"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_with_the_reason(
@@ -144,10 +145,11 @@ def test_an_invalid_address_is_refused_with_the_reason(account: Cloud, deployed:
 # Stacks
 
 
-def test_two_stacks_side_by_side_one_with_everything_switched_on(
+def test_two_stacks_side_by_side_one_with_everything_but_the_page_switched_on(
     account: Cloud, deployed: str, template: Path
 ) -> None:
     parameters = ["TableName=SecondTable", "Tracing=on", "AccessLogs=on", "LogRetentionDays=7"]
+    parameters += ["WebPage=off"]
     account.emulator.deploy_template(template, stack="Second", parameters=parameters)
     assert make(account, "monitor", "STACK=Second", "EMAIL=you@example.com").returncode == 0
     second = account.emulator.url("Second")
@@ -167,10 +169,18 @@ def test_two_stacks_side_by_side_one_with_everything_switched_on(
     assert set(tables) == stacks.keys()
     for function in account.client("lambda").list_functions()["Functions"]:
         variables = function["Environment"]["Variables"]
-        assert stacks[variables["TABLE"]] == variables["STACK"]
+        if "-APIHandler-" not in function["FunctionName"]:
+            assert stacks[variables["TABLE"]] == variables["STACK"]
         assert function["FunctionName"].startswith(variables["STACK"])
         traced = "Active" if variables["STACK"] == "Second" else "PassThrough"
         assert function["TracingConfig"]["Mode"] == traced
+    (page,) = account.client("apigateway").get_rest_apis()["items"]
+    assert (
+        account.emulator.page_url() == f"http://{endpoint_of(account.emulator.port, page['id'])}/"
+    )
+    assert account.emulator.page_url("Second") is None
+    assert [name for name in functions(account) if name.startswith("Second-APIHandler")] == []
+    assert make(account, "url", "STACK=Second").stdout.startswith("wss://")
     retained = [group["retentionInDays"] for group in log_groups(account)]
     assert sorted(retained) == [7, 7, 30]
     _, subscriptions, _, dashboards = monitored(account)
@@ -378,9 +388,10 @@ def make(account: Cloud, *arguments: str, **environment: str) -> subprocess.Comp
 
 
 def the_role(account: Cloud) -> str:
-    (role,) = account.client("iam").list_roles()["Roles"]
-    name: str = role["RoleName"]
-    return name
+    """The one that the chat's functions have."""
+    roles = [role["RoleName"] for role in account.client("iam").list_roles()["Roles"]]
+    (name,) = [name for name in roles if "-DefaultRole-" in name]
+    return str(name)
 
 
 def functions(account: Cloud) -> list[str]:

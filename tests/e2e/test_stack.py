@@ -124,6 +124,7 @@ def nothing_is_left(cloud: Cloud) -> None:
     assert cloud.client("dynamodb").list_tables()["TableNames"] == []
     assert cloud.client("lambda").list_functions()["Functions"] == []
     assert cloud.client("apigatewayv2").get_apis()["Items"] == []
+    assert cloud.client("apigateway").get_rest_apis()["items"] == []
     assert cloud.client("iam").list_roles()["Roles"] == []
     assert cloud.client("sqs").list_queues().get("QueueUrls", []) == []
     assert cloud.client("sns").list_topics()["Topics"] == []
