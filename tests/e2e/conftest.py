@@ -26,12 +26,12 @@ class Cloud:
     emulator: Emulator
     functions_output: Path
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, url: str | None = None) -> Any:
         environment = self.emulator.environment
         return boto3.client(
             service,
             region_name=REGION,
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            endpoint_url=url or environment["AWS_ENDPOINT_URL"],
             aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
             config=Config(retries={"total_max_attempts": 1}),

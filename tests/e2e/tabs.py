@@ -1,0 +1,147 @@
+"""Tabs of a browser that show the chat's page."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, WebSocketRoute, sync_playwright
+
+from scripts.browser import installed
+from tests.e2e.actors import PATIENCE
+
+# What the server sent and the page shows, without what only this page shows: its own commands.
+LINES = """[...document.querySelectorAll("#log .line:not(.command)")].map((line) => {
+    const name = line.querySelector("bdi");
+    return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
+})"""
+
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => {
+    window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`);
+});
+"""
+
+
+class Tab:
+    """Somebody in front of a tab with the page."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.context = context
+        self.page: Page = context.new_page()
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.url = url
+
+    def opens(self) -> Tab:
+        self.page.goto(self.url)
+        return self
+
+    def enters(self, name: str, room: str = "") -> None:
+        """Presses Chat, and is let in."""
+        self.asks_for(name, room)
+        welcome = f"Using nickname: {name}\nType /help for list of commands."
+        self.sees(welcome, *([f'Joined chat room "{room}"'] if room else []))
+
+    def asks_for(self, name: str, room: str = "") -> None:
+        self.page.get_by_label("Nickname").fill(name)
+        self.page.get_by_label("Room").fill(room)
+        self.page.get_by_role("button", name="Chat").click()
+
+    def types(self, text: str) -> None:
+        self.page.get_by_label("Your message").fill(text)
+
+    def says(self, text: str) -> None:
+        self.types(text)
+        self.page.keyboard.press("Enter")
+
+    def sees(self, *lines: str) -> None:
+        """Exactly these lines are on the page soon."""
+        self.awaits(lambda: self.lines == list(lines))
+        assert self.lines == list(lines)
+
+    def reads(self, line: str) -> None:
+        """It is the last line soon."""
+        self.awaits(lambda: self.lines[-1:] == [line])
+        assert self.lines[-1:] == [line]
+
+    def shows(self, pattern: str) -> None:
+        """Some text of the page is soon like this."""
+        self.page.get_by_text(re.compile(pattern)).first.wait_for(timeout=PATIENCE * 1000)
+
+    def awaits(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds; whoever calls this asserts it."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < deadline:
+            self.page.wait_for_timeout(50)
+
+    @property
+    def lines(self) -> list[str]:
+        lines: list[str] = self.page.evaluate(LINES)
+        return lines
+
+    @property
+    def violations(self) -> list[str]:
+        """What the Content Security Policy forbade."""
+        violations: list[str] = self.page.evaluate("window.violations")
+        return violations
+
+
+class Network:
+    """What is between a page and the chat: it can be cut without a word to either."""
+
+    def __init__(self, tab: Tab) -> None:
+        self.sent: list[str] = []  # by the page
+        self.is_up = True
+        self.clients: list[WebSocketRoute] = []
+        self.servers: list[WebSocketRoute] = []
+        tab.page.route_web_socket(re.compile("."), self._connect)
+
+    def _connect(self, client: WebSocketRoute) -> None:
+        if not self.is_up:
+            client.close()
+            return
+        self.clients.append(client)
+        server = client.connect_to_server()
+        self.servers.append(server)
+
+        def pass_on(message: str | bytes) -> None:
+            self.sent.append(str(message))
+            if self.is_up:
+                server.send(message)
+
+        client.on_message(pass_on)
+        client.on_close(lambda code, reason: server.close() if self.is_up else None)
+        server.on_message(lambda message: client.send(message) if self.is_up else None)
+        server.on_close(lambda code, reason: client.close() if self.is_up else None)
+
+
+OpenTab = Callable[..., Tab]
+
+
+@contextmanager
+def tabs(url: str) -> Iterator[OpenTab]:
+    """Opens tabs, each as somebody with a browser of their own. No error must occur in them."""
+    opened: list[Tab] = []
+    path = installed()
+    assert path, "There is no Chrome or Chromium; `make test` installs one."
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+        def open_tab(**options: Any) -> Tab:
+            context = browser.new_context(**options)
+            context.set_default_timeout(PATIENCE * 1000)
+            context.add_init_script(WATCH)
+            opened.append(Tab(context, url))
+            return opened[-1]
+
+        yield open_tab
+        for tab in opened:
+            assert [tab.errors, tab.violations] == [[], []]
+        for tab in opened:
+            tab.context.close()
+        browser.close()

@@ -1,0 +1,212 @@
+"""The page stays connected, or says why it is not; nothing is lost without a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Dialog, expect
+
+from tests.e2e.actors import Person
+from tests.e2e.conftest import Cloud
+from tests.e2e.tabs import Network, OpenTab, Tab, tabs
+from tests.e2e.test_stack import copy_project
+
+BACK = r"^Connection lost, and back at "
+MINUTES = 60_000  # milliseconds
+
+
+@pytest.fixture
+def open_tab(cloud: Cloud, empty_chat: str) -> Iterator[OpenTab]:
+    url = cloud.emulator.page_url()
+    assert url
+    with tabs(url) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def john(open_tab: OpenTab) -> Tab:
+    john = open_tab()
+    john.page.clock.install()
+    return john
+
+
+@pytest.fixture
+def network(john: Tab) -> Network:
+    network = Network(john)
+    john.opens().enters("John", "chalice")
+    return network
+
+
+@pytest.fixture
+def jenny(network: Network, john: Tab, arrive: Callable[..., Person]) -> Person:
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    return jenny
+
+
+def test_a_frame_in_time_keeps_the_connection_open_and_is_not_shown(
+    john: Tab, network: Network
+) -> None:
+    before = john.lines
+    for _ in range(3):
+        already = len(network.sent)
+        john.page.clock.fast_forward(9 * MINUTES)
+        john.page.wait_for_timeout(500)
+        assert network.sent[already:] == ["/room"]
+    john.says("/room")
+    john.sees(*before, "chalice")
+
+
+def test_it_is_back_after_the_server_closed_the_connection(
+    cloud: Cloud, open_tab: OpenTab, arrive: Callable[..., Person], empty_chat: str
+) -> None:
+    john = open_tab().opens()
+    john.enters("John", "chalice")
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    john.types("half a")
+    disconnect(cloud, empty_chat, "John")
+    jenny.hears("John left room.", "John joined room.")
+    john.shows(BACK)
+    expect(john.page.get_by_label("Your message")).to_have_value("half a")
+    john.says("Hi")
+    john.reads("John: Hi")
+    jenny.hears("John: Hi")
+    assert [line for line in john.lines if re.match(BACK, line)] == john.lines[-2:-1]
+
+
+def disconnect(cloud: Cloud, url: str, name: str) -> None:
+    """Closes somebody's connection, as API Gateway does after two hours."""
+    rows = cloud.client("dynamodb").scan(TableName="ChaliceChat", ConsistentRead=True)["Items"]
+    (row,) = (row for row in rows if row["SK"]["S"] == f"username_{name}")
+    api = cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
+    api.delete_connection(ConnectionId=row["PK"]["S"])
+
+
+def test_it_is_back_after_the_network_was_gone(
+    open_tab: OpenTab, arrive: Callable[..., Person]
+) -> None:
+    john = open_tab().opens()
+    john.enters("John", "chalice")
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    john.context.set_offline(True)
+    john.shows(r"^Connection lost at \d")
+    for text in ("one", "two", "/nick Jonathan", "three"):
+        john.says(text)
+    assert john.page.locator("#waiting .line").count() == 4
+    john.context.set_offline(False)
+    jenny.hears("John left room.", "John joined room.", "John: one", "John: two")
+    jenny.hears("John is now known as Jonathan.", "Jonathan: three")
+    john.reads("Jonathan: three")
+    assert john.page.locator("#waiting .line").count() == 0
+
+
+def test_it_notices_a_dead_connection_and_waits_for_its_nickname(
+    john: Tab, network: Network, jenny: Person
+) -> None:
+    network.is_up = False
+    john.says("lost on the way?")
+    john.page.clock.fast_forward(1 * MINUTES)
+    john.shows("^Perhaps not sent")
+    john.says("kept")
+    network.is_up = True
+    john.page.clock.fast_forward(1 * MINUTES)
+    john.shows("The old connection still has the name John")
+    john.page.clock.fast_forward(1 * MINUTES)
+    jenny.hears_nothing()
+    network.servers[0].close()  # API Gateway has noticed
+    jenny.hears("John left room.")
+    john.page.clock.fast_forward(1 * MINUTES)
+    john.shows(BACK)
+    john.reads("John: kept")
+    jenny.hears("John joined room.", "John: kept")
+
+
+def test_a_text_that_the_server_refuses_is_shown_as_not_sent(
+    open_tab: OpenTab, arrive: Callable[..., Person]
+) -> None:
+    john = open_tab().opens()
+    john.enters("John")
+    john.says("Hi")
+    john.reads("Cannot send message if not in chatroom.")
+    assert john.page.locator(".failed").all_inner_texts() == ["Not sent\nHi"]
+
+
+def test_texts_above_the_pace_are_repeated_in_their_order(
+    open_tab: OpenTab, arrive: Callable[..., Person]
+) -> None:
+    """A click is a frame, too: twenty at once are more than the server takes besides texts."""
+    john = open_tab().opens()
+    john.enters("John", "chalice")
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    texts = [f"text {n}" for n in range(30)]
+    for text in texts:
+        john.says(text)
+    jenny.hears(*(f"John: {text}" for text in texts))
+    john.reads("John: text 29")
+    assert john.page.locator(".failed").count() == 0
+
+
+def test_whoever_leaves_with_unsent_texts_is_asked(john: Tab, network: Network) -> None:
+    network.is_up = False
+    john.page.evaluate("dispatchEvent(new Event('offline'))")
+    john.says("Hi")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    john.page.once("dialog", stay)
+    john.page.get_by_role("button", name="Leave").click()
+    assert asked == ["Some lines are not sent yet. Leave without sending them?"]
+    assert john.page.locator("#waiting .line").count() == 1
+    john.page.once("dialog", lambda dialog: dialog.accept())
+    john.page.get_by_role("button", name="Leave").click()
+    expect(john.page.get_by_label("Nickname")).to_be_focused()
+    network.servers[0].close()
+
+
+def test_a_server_that_does_not_answer(open_tab: OpenTab) -> None:
+    john = open_tab()
+    Network(john).is_up = False
+    john.opens().asks_for("John", "chalice")
+    john.shows("^The chat does not answer. Check your connection, and try again.$")
+
+
+def test_a_redeployment_meanwhile(
+    cloud: Cloud, open_tab: OpenTab, tmp_path: Path, arrive: Callable[..., Person]
+) -> None:
+    john = open_tab().opens()
+    john.enters("John", "chalice")
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    project = copy_project(tmp_path / "project")
+    handler = project / "chalicelib" / "handler.py"
+    handler.write_text(handler.read_text().replace("Unknown command: ", "New and unknown: "))
+    try:
+        cloud.emulator.deploy(project)
+        john.says("Hi")
+        john.reads("John: Hi")
+        jenny.hears("John: Hi")
+        john.says("/new")
+        john.reads("New and unknown: new")
+    finally:
+        cloud.emulator.deploy()
+
+
+def test_lines_of_api_gateway_itself(john: Tab, network: Network) -> None:
+    """It sends these where a function fails, and where it has no time for a frame."""
+    network.is_up = False
+    john.says("Hi")
+    john.awaits(lambda: network.sent[-1] == "Hi")
+    frame = '{"message": "Internal server error", "connectionId":"a=", "requestId":"b="}'
+    network.clients[0].send(frame)
+    john.reads("The server could not answer. Please try again.")
+    assert john.page.locator(".failed").all_inner_texts() == ["Not sent\nHi"]
+    network.is_up = True
