@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, expect
+from playwright.sync_api import Dialog, WebSocketRoute, expect
 
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud
@@ -124,6 +124,35 @@ def test_it_notices_a_dead_connection_and_waits_for_its_nickname(
     john.shows(BACK)
     john.reads("John: kept")
     jenny.hears("John joined room.", "John: kept")
+
+
+def test_a_command_that_was_lost_on_the_way_is_sent_again(john: Tab, network: Network) -> None:
+    network.is_up = False
+    john.says("/nick Jonathan")
+    john.awaits(lambda: network.sent[-1] == "/nick Jonathan")
+    john.page.evaluate("dispatchEvent(new Event('offline'))")
+    network.is_up = True
+    network.servers[0].close()
+    john.page.clock.fast_forward(1 * MINUTES)
+    john.reads("Nickname is: Jonathan")
+
+
+def test_a_text_that_met_an_expired_session_is_sent_again(open_tab: OpenTab) -> None:
+    john = open_tab()
+    sockets: list[WebSocketRoute] = []
+
+    def answer(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        greeting = f"Using nickname: John\nType /help. {len(sockets)}"
+        answers = ["Your session has expired. Please reconnect.", "John: Hi"]
+        replies = {"John": greeting, "Hi": answers[len(sockets) - 1]}
+        socket.on_message(lambda frame: socket.send(replies[str(frame)]))
+
+    john.page.route_web_socket(re.compile("."), answer)
+    john.opens().asks_for("John")
+    john.says("Hi")
+    john.reads("John: Hi")
+    assert john.page.locator(".failed").count() == 0
 
 
 def test_a_text_that_the_server_refuses_is_shown_as_not_sent(
