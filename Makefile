@@ -42,9 +42,9 @@ smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=w
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.smoke $(WHERE)
 
-load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (ROOMS=5)
+load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (LOAD=--help)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.load $(WHERE) $(if $(ROOMS),--rooms "$(ROOMS)")
+	@exec $(BIN)/python -m scripts.load $(WHERE) $(LOAD)
 
 # Working on it
 
