@@ -68,30 +68,30 @@ class Storage:
         """
         storage = cls()
         if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
-            storage._table  # noqa: B018
+            storage.table  # noqa: B018
         return storage
 
     @cached_property
-    def _table(self) -> Any:
+    def table(self) -> Any:
         return aws.open_table() if self._given_table is None else self._given_table
 
     @cached_property
     def _rooms(self) -> Rooms:
-        return Rooms(self._table, self._clock)
+        return Rooms(self.table, self._clock)
 
     @cached_property
     def _transactions(self) -> Transactions:
-        return Transactions(self._table)
+        return Transactions(self.table)
 
     @property
     def _client(self) -> Any:
-        return self._table.meta.client
+        return self.table.meta.client
 
     # Connections
 
     def create_connection(self, connection_id: str) -> None:
         """Record a connection that has opened and has no nickname yet. 1 request."""
-        self._table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
+        self.table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
 
     def find_connection(self, connection_id: str) -> Connection | None:
@@ -222,7 +222,7 @@ class Storage:
     def release_nickname(self, username: str, holder: str) -> None:
         """Free a nickname if `holder`, a connection that is gone, still has it. 1 request."""
         try:
-            self._table.delete_item(
+            self.table.delete_item(
                 Key=claim_key(username),
                 ConditionExpression="connection_id = :holder",
                 ExpressionAttributeValues={":holder": holder},
@@ -365,7 +365,7 @@ class Storage:
     def _query(self, ExpressionAttributeValues: Item, **request: Any) -> Iterator[Item]:
         """The unexpired rows of all pages."""
         request |= {
-            "TableName": self._table.name,
+            "TableName": self.table.name,
             "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
             "ExpressionAttributeValues": ExpressionAttributeValues | {":now": int(self._clock())},
         }
@@ -385,7 +385,7 @@ class Storage:
 
     def _username_rows(self, connection_id: str) -> list[Item]:
         page = self._client.query(
-            TableName=self._table.name,
+            TableName=self.table.name,
             KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
             ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
             ConsistentRead=True,
