@@ -7,6 +7,7 @@ MINUTES ?= 60
 BIN := .venv/bin
 AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
 export PORT
+export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
 
 # What chat, url and smoke talk to: the chat that runs here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
@@ -56,6 +57,7 @@ check: ## Check format, lint, types and the templates' security
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
 	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json monitoring.yaml
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
+	@$(BIN)/python -m scripts.audit
 
 format: ## Format the code, and fix what the linter can
 	$(INSTALL) dev

@@ -10,14 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
-from chalicelib import aws, names
+from chalicelib import aws, names, texts
+from chalicelib.departures import DEPARTURES
 from chalicelib.log import log
 from chalicelib.metrics import count
 from chalicelib.names import InvalidName
+from chalicelib.pace import Pace, Verdict
 from chalicelib.rows import Connection
 from chalicelib.sender import Sender
-from chalicelib.storage import DEPARTURES, NicknameTaken, Storage
-from chalicelib.transactions import REST_SECONDS, StaleRecord, pauses
+from chalicelib.storage import NicknameTaken, Storage
+from chalicelib.transactions import REST_SECONDS, Conflict, StaleRecord, pauses
 
 MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
 
@@ -46,6 +48,13 @@ Commands available:
 If you are in a room, raw text messages that do not start\x20
 with a / will be sent to everyone else in the room."""
 
+MOST_ROOMS = 1_000  # in one list
+
+TOO_FAST = "You are sending too fast. Wait a moment."
+
+ATTEMPTS = 5  # at a frame, when others of its connection are answered at the same time
+ANNOUNCED_WEIGHT = 3  # of a command that the whole room hears of
+
 # Connections removed before they are announced: 7 transactions, a fraction of a second. Each
 # announcement costs up to `AUDIENCE` posts.
 REMOVED_AT_ONCE = 7 * DEPARTURES
@@ -56,9 +65,10 @@ Command = Callable[[Connection, list[str]], None]
 class Handler:
     """The rules of the chat. A frame changes the table at most once, then gets its replies."""
 
-    def __init__(self, storage: Storage, sender: Sender) -> None:
+    def __init__(self, storage: Storage, sender: Sender, pace: Pace | None = None) -> None:
         self._storage = storage
         self._sender = sender
+        self._pace = pace or Pace()
         self._command_table: dict[str, Command] = {
             "help": self._help,
             "nick": self._nick,
@@ -80,10 +90,11 @@ class Handler:
 
         A text costs 2 requests to DynamoDB, both reads, whatever the table's size, and a post
         for each member. A command costs 1 read for the connection, plus the cost of its
-        `Storage` method.
+        `Storage` method. A frame above the pace costs none, and at most one post.
         """
         try:
-            self._answer(connection_id, _without_surrogates(message))
+            if self._keeps_pace(connection_id, message):
+                self._answer(connection_id, _without_surrogates(message))
         except Exception:
             log.exception("a frame could not be handled")
             count(FramesFailed=1)
@@ -104,15 +115,35 @@ class Handler:
 
     # Frames
 
+    def _keeps_pace(self, connection_id: str, message: str) -> bool:
+        """Whether to answer a frame. If not, tells the sender why, but not at every frame."""
+        match self._pace.judge(connection_id, _weight(message)):
+            case Verdict.ANSWER:
+                return True
+            case Verdict.WARN:
+                self._post([Connection(connection_id)], TOO_FAST)
+            case Verdict.CLOSE:
+                line = "You have been disconnected for sending too fast."
+                self._post([Connection(connection_id)], line)
+                self._sender.close(connection_id)
+                log.warning("closed a connection that sent too fast")
+        return False
+
     def _answer(self, connection_id: str, message: str) -> None:
-        """Read the connection and act on it; retry if another frame has changed it meanwhile."""
-        for pause in pauses():
+        """Read the connection and act on it; retry if another frame has changed it meanwhile.
+
+        One of the frames that meet always succeeds, so only many at once use up the attempts.
+        """
+        for pause in islice(pauses(), ATTEMPTS):
             connection = self._storage.find_connection(connection_id)
             try:
                 return self._handle_frame(connection_id, connection, message)
             except StaleRecord:
                 time.sleep(pause)
-        raise StaleRecord(connection_id)
+            except Conflict:
+                break
+        log.warning("a frame met too many others of its connection")
+        self._post([Connection(connection_id)], TOO_FAST)
 
     def _handle_frame(
         self, connection_id: str, connection: Connection | None, message: str
@@ -144,10 +175,10 @@ class Handler:
         if command:
             command(connection, [argument for argument in arguments if argument])
         else:
-            self._reply(connection, f"Unknown command: {word.lower()}")
+            self._reply(connection, texts.repeated(word.lower(), "Unknown command: "))
 
     def _handle_text(self, connection: Connection, message: str) -> None:
-        line = f"{connection.username}: {message}"
+        line = texts.repeated(message, f"{connection.username}: ")
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
         elif _is_too_long(line):
@@ -202,7 +233,7 @@ class Handler:
             lines = self._member_names(connection, connection.room)
         else:
             nothing = "No chat rooms open. Type /join {room_name} to open one."
-            lines = sorted(self._storage.list_rooms()) or [nothing]
+            lines = self._room_names() or [nothing]
         for message in _messages(lines):
             self._reply(connection, message)
 
@@ -230,6 +261,13 @@ class Handler:
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
+
+    def _room_names(self) -> list[str]:
+        """Of at most `MOST_ROOMS`, so that a list costs little however many are open."""
+        rooms = list(islice(self._storage.iter_rooms(MOST_ROOMS + 1), MOST_ROOMS + 1))
+        if len(rooms) > MOST_ROOMS:
+            rooms[MOST_ROOMS:] = ["... and more rooms."]
+        return rooms
 
     # Posts
 
@@ -300,6 +338,15 @@ class Handler:
             self._sender.send(connection_id, "Something went wrong. Please try again.")
         except Exception:
             log.exception("the sender could not be told of the failure")
+
+
+def _weight(message: str) -> int:
+    """What the pace counts a frame as: a whole room hears of some commands."""
+    if not message.startswith("/"):
+        return 1
+    word, *arguments = message.lower().split(maxsplit=1)
+    announced = word in ("/join", "/quit") or (word == "/nick" and arguments)
+    return ANNOUNCED_WEIGHT if announced else 1
 
 
 def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:

@@ -1,16 +1,19 @@
 """The rules for nicknames and room names.
 
-No name may imitate a line of another person or of the server, so invisible characters are not
-allowed in names: white space, control and format characters (bidirectional overrides,
-zero-width joiners), and those that Unicode classes as letters or marks but draws as nothing.
+No name may imitate a line of another person or of the server, or another person's nickname. So
+names hold no white space, no control or format characters (bidirectional overrides, zero-width
+joiners), none that Unicode classes as letters or marks but draws as nothing, and no piles of
+combining marks, which reach into other lines.
 """
 
 import re
 import unicodedata
 
+from chalicelib.lookalikes import BESIDE_OTHERS, LOOKALIKES
+
 NICKNAME_LENGTH = 32  # characters after NFC; a longer one would crowd out the text it prefixes
 ROOM_LENGTH = 64  # characters after NFC
-CLAIM_BYTES = 1_000  # a DynamoDB sort key holds 1,024 bytes, including the claim's prefix
+DECOMPOSED = 4  # the most characters that NFC makes one of (UAX #15: Maximum Expansion Factor)
 
 INVALID_NICKNAME = (
     'Nicknames are 1 to 32 printable characters, without spaces or ":", and do not start with "/".'
@@ -18,10 +21,25 @@ INVALID_NICKNAME = (
 INVALID_ROOM = "Room names are 1 to 64 printable characters, without spaces."
 
 # `str.isprintable` rejects categories C* and Z*. These characters pass, yet show nothing: from
-# Default_Ignorable_Code_Point in Unicode's DerivedCoreProperties.txt, and the Braille blank.
-_BLANK = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+# Default_Ignorable_Code_Point in Unicode's DerivedCoreProperties.txt, the blanks of Braille, music
+# and hieroglyphs, the filler of Khitan, and the modifiers of Duployan and SignWriting.
+_BLANKS = (
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U00013441\U00013442"
+    "\U00016fe4\U0001bc9d\U0001d159\U0001da9b-\U0001daaf\U000e0100-\U000e01ef"
 )
+# These join letters of one script, and show nothing beside others: Invisible_Stacker in Unicode's
+# IndicSyllabicCategory.txt, and the joiner of Tifinagh.
+_JOINERS = (
+    "\u1039\u17d2\u1a60\u2d7f\uaaf6\U00010a3f\U00011133\U000113d0\U0001193e\U00011a47\U00011a99"
+    "\U00011d45\U00011d97\U00011f42"
+)
+_BLANK = re.compile(f"[{_BLANKS}]")
+_UNSEEN = re.compile(f"[{_BLANKS}{_JOINERS}]")
+_SYNTAX = re.compile(r"[:/\s]")  # ends a nickname, or begins a command
+_NOT_GREEK = re.compile(r"[^\W\d_\u0370-\u03ff\u1f00-\u1fff]")  # a letter
+_SYLLABLES = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]+")  # Tibetan, Burmese, Khmer
+_LOOKALIKES = {ord(one): look for look, characters in LOOKALIKES for one in characters}
+_BESIDE_OTHERS = {ord(one): look for look, characters in BESIDE_OTHERS for one in characters}
 
 
 class InvalidName(ValueError):
@@ -33,35 +51,74 @@ def nickname(text: str) -> str:
 
     Raises `InvalidName`.
     """
-    name = unicodedata.normalize("NFC", text.strip())
-    if not _visible(name, NICKNAME_LENGTH) or ":" in name or name.startswith("/"):
+    name = _name(text.strip(), NICKNAME_LENGTH, INVALID_NICKNAME)
+    if name.startswith("/") or any(map(_is_like_syntax, name)):
         raise InvalidName(INVALID_NICKNAME)
     return name
 
 
 def room(text: str) -> str:
     """The room that a text names, in NFC and otherwise unchanged. Raises `InvalidName`."""
-    name = unicodedata.normalize("NFC", text)
-    if not _visible(name, ROOM_LENGTH):
-        raise InvalidName(INVALID_ROOM)
-    return name
+    return _name(text, ROOM_LENGTH, INVALID_ROOM)
 
 
 def claim(nickname: str) -> str:
-    """The form in which nicknames are compared: the same for those that count as the same.
+    """The form in which nicknames are compared: the same for those that look the same.
 
-    NFKC and case folding (Unicode Standard, D146: a second NFKC after the folding), cut to
-    `CLAIM_BYTES`, since NFKC can turn one character into 18. Names that differ only after the
-    cut count as the same too.
+    Compared are the skeletons of UTS #39, after NFKC and case folding, without what shows nothing,
+    for letters that are mistaken for Latin ones: Latin, Greek, Cyrillic, Armenian and Cherokee. As
+    in UTS #39, I, l, 1 and | are the same, and so are O and 0, and m and rn. A Greek letter whose
+    two cases look like different Latin letters counts as its capital in a name all in Greek.
+
+    Not promised: lookalikes in other scripts, or that UTS #39 does not list, such as d and cl.
+    The claim of a claim is itself. That of a nickname has at most 576 bytes, so it fits a sort key
+    (1,024: Quotas in Amazon DynamoDB).
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", nickname).casefold())
-    return folded.encode()[:CLAIM_BYTES].decode(errors="ignore")
+    name = unicodedata.normalize("NFKC", nickname)
+    if _NOT_GREEK.search(name):
+        name = nickname.translate(_BESIDE_OTHERS)
+    seen = _UNSEEN.sub("", fold(name).translate(_LOOKALIKES))
+    return unicodedata.normalize("NFKD", seen)
 
 
-def _visible(name: str, length: int) -> bool:
-    return (
-        0 < len(name) <= length
-        and name.isprintable()
-        and " " not in name
-        and not _BLANK.search(name)
-    )
+def fold(text: str) -> str:
+    """NFKD of the case folding of NFKC: compatible and upper-case characters become plain ones.
+
+    Folding and decomposing again is for the iota below (Unicode Standard, D146).
+    """
+    for _ in range(2):
+        text = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFKD", text)
+
+
+def _name(text: str, length: int, reply: str) -> str:
+    # A long text is refused before NFC, which takes the square of a run of combining marks.
+    name = unicodedata.normalize("NFC", text) if len(text) <= DECOMPOSED * length else ""
+    if not 0 < len(name) <= length or not _is_visible(name) or _has_loose_marks(name):
+        raise InvalidName(reply)
+    return name
+
+
+def _is_visible(name: str) -> bool:
+    return name.isprintable() and " " not in name and not _BLANK.search(name)
+
+
+def _has_loose_marks(name: str) -> bool:
+    """It begins with a combining mark, or has more than two in a row.
+
+    A row may have three different ones in scripts whose syllables need them (Moht Moht, Dolma).
+    Spacing marks (Mc) do not count in a row: they stand beside a letter, not on it.
+    """
+    row = ""
+    for character in name:
+        kind = unicodedata.category(character)
+        row = row + character if kind in ("Mn", "Me") else ""
+        most = 3 if len(set(row)) == 3 and _SYLLABLES.fullmatch(row) else 2
+        if len(row) > most:
+            return True
+    return unicodedata.category(name[0]).startswith("M")
+
+
+def _is_like_syntax(character: str) -> bool:
+    """NFKC turns it into a colon, a slash or white space; only the slash itself may stay."""
+    return character != "/" and bool(_SYNTAX.search(unicodedata.normalize("NFKC", character)))

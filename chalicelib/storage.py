@@ -10,24 +10,25 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from chalicelib import aws, names
-from chalicelib.log import log
+from chalicelib.departures import Departures
 from chalicelib.metrics import count
 from chalicelib.rooms import Rooms
-from chalicelib.rows import LIFETIME_SECONDS, Connection, Item, claim_key, connection, suffix
-from chalicelib.transactions import REST_SECONDS, Refused, StaleRecord, Transactions, pauses
-
-# A transaction holds 100 items (DynamoDB quotas), and a departure takes up to 3.
-DEPARTURES = 33
+from chalicelib.rows import LIFETIME_SECONDS, Connection, Item, connection, suffix
+from chalicelib.transactions import (
+    Conflict,
+    Refused,
+    StaleRecord,
+    Transactions,
+    pauses,
+)
 
 
 class NicknameTaken(Exception):
@@ -80,6 +81,10 @@ class Storage:
         return Rooms(self.table, self._clock)
 
     @cached_property
+    def _departures(self) -> Departures:
+        return Departures(self._transactions, self._rooms, self.find_connection)
+
+    @cached_property
     def _transactions(self) -> Transactions:
         return Transactions(self.table)
 
@@ -114,10 +119,10 @@ class Storage:
             found = self._read(connection_id)
             if found is None:
                 return None
-            for removed in self._delete([found]):
+            for removed in self._departures.remove([found]):
                 if not self._is_alive(removed.expires_at):
                     return None
-                self._count_out([removed])
+                self._departures.count_out([removed])
                 return removed
             time.sleep(pause)
         raise StaleRecord(connection_id)
@@ -131,64 +136,7 @@ class Storage:
         removes it. A failure or a near deadline is logged and ends the removal; the connections
         removed by then are returned.
         """
-        pending = iter(connections)
-        removed: list[Connection] = []
-        while batch := list(islice(pending, DEPARTURES)):
-            if aws.seconds_left() < REST_SECONDS:
-                log.warning("no time to remove all connections that are gone")
-                break
-            try:
-                removed += self._delete(batch)
-            except (ClientError, BotoCoreError, StaleRecord):
-                log.exception("gone connections could not be removed")
-                break
-        self._count_out(removed)
-        return removed
-
-    def _delete(self, connections: list[Connection]) -> list[Connection]:
-        """Remove all rows of at most `DEPARTURES` connections; returns those it removed."""
-        claimless: set[str] = set()
-        for pause in pauses():
-            actions = {
-                (each.id, what): action
-                for each in connections
-                for what, action in self._removal(each, each.id not in claimless)
-            }
-            if not actions:
-                return []
-            try:
-                self._transactions.transact(actions)
-                count(ConnectionsClosed=len(connections))
-                return connections
-            except Refused as refused:
-                claimless |= {id for id, what in refused.found if what == "claim"}
-                connections = [
-                    current for each in connections if (current := self._current(each, refused))
-                ]
-            time.sleep(pause)
-        raise StaleRecord
-
-    def _removal(self, connection: Connection, has_claim: bool) -> Iterator[tuple[str, Item]]:
-        write = self._transactions
-        yield "row", write.delete_row(connection)
-        if connection.room is not None:
-            yield "member", write.delete_member(connection)
-        if connection.username and has_claim:
-            yield "claim", write.release(connection)
-
-    def _current(self, connection: Connection, refused: Refused) -> Connection | None:
-        """The connection as the refusal shows it, or None if its row is missing."""
-        found = refused.found.get((connection.id, "row"))
-        if found is None:
-            return connection
-        if found:
-            return replace(connection, room=found["room"]["S"] if "room" in found else None)
-        return None if connection.username else self.find_connection(connection.id)
-
-    def _count_out(self, removed: list[Connection]) -> None:
-        for room, members in Counter(each.room for each in removed).items():
-            if room is not None:
-                self._rooms.count_out(room, members)
+        return self._departures.remove_all(connections)
 
     # Nicknames
 
@@ -220,26 +168,28 @@ class Storage:
         return renamed
 
     def release_nickname(self, username: str, holder: str) -> None:
-        """Free a nickname if `holder`, a connection that is gone, still has it. 1 request."""
+        """Free a nickname if `holder`, a connection that is gone, still has it. 1 transaction."""
+        write = self._transactions
         try:
-            self.table.delete_item(
-                Key=claim_key(username),
-                ConditionExpression="connection_id = :holder",
-                ExpressionAttributeValues={":holder": holder},
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            pass  # somebody else's by now, or free
+            write.transact({"claim": write.release(Connection(holder, username))})
+        except Refused:
+            pass  # somebody else's by now
 
     # Rooms
 
-    def list_rooms(self) -> set[str]:
-        """The names of the rooms that have members. 1 request for each MB of the directory."""
+    def iter_rooms(self, limit: int | None = None) -> Iterator[str]:
+        """The names of the rooms that have members, sorted, read page by page as they are taken.
+
+        1 request for each MB of the directory, or for each `limit` of its rows: set it to the
+        number you need.
+        """
         rows = self._query(
             KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
             ExpressionAttributeValues={":pk": "rooms", ":prefix": "open_"},
             ConsistentRead=True,
+            **({"Limit": limit} if limit else {}),
         )
-        return {suffix(row["SK"]) for row in rows if row["members"] > 0}
+        return (suffix(row["SK"]) for row in rows if row["members"] > 0)
 
     def enter(self, connection: Connection, room: str) -> Connection:
         """Move a connection into a room; if it is already there, to the end of the list.
@@ -264,7 +214,7 @@ class Storage:
             if comes_in:
                 self._rooms.count_out(room)
             raise StaleRecord(connection.id) from None
-        except ClientError:
+        except (ClientError, Conflict):
             found = self.find_connection(connection.id)
             if comes_in and (found is None or found.room != room):
                 self._rooms.count_out(room)
@@ -319,6 +269,10 @@ class Storage:
         if found.username != old_name:
             raise StaleRecord(connection_id)
         self.rename(found, username)
+
+    def list_rooms(self) -> set[str]:
+        """The names of `iter_rooms`."""
+        return set(self.iter_rooms())
 
     def set_room(self, connection_id: str, room: str) -> None:
         """`enter`; also raises `StaleRecord` if the connection is unknown."""
@@ -378,19 +332,16 @@ class Storage:
 
     def _read(self, connection_id: str) -> Connection | None:
         """The connection, expired or not."""
-        rows = self._username_rows(connection_id)
-        if len(rows) != 1:
-            rows = self._username_rows(connection_id)
+        for _ in range(2):
+            rows = self._client.query(
+                TableName=self.table.name,
+                KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
+                ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
+                ConsistentRead=True,
+            )["Items"]
+            if len(rows) == 1:
+                break
         return connection(rows[0], self._expiry()) if rows else None
-
-    def _username_rows(self, connection_id: str) -> list[Item]:
-        page = self._client.query(
-            TableName=self.table.name,
-            KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
-            ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
-            ConsistentRead=True,
-        )
-        return page["Items"]
 
     def _is_alive(self, expires_at: Any) -> bool:
         return expires_at > self._clock()

@@ -19,6 +19,10 @@ class StaleRecord(Exception):
     """The connection is not, or no longer, as the caller read it. Read it again and retry."""
 
 
+class Conflict(StaleRecord):
+    """Other transactions kept changing the same rows. Nothing has changed by this one."""
+
+
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
@@ -42,7 +46,8 @@ class Transactions:
         """Carry out all the named actions, or none. 1 request.
 
         Raises `Refused` if a condition fails. Conflicts with other transactions and throttling
-        are retried. Raises botocore's `ClientError` and `BotoCoreError`.
+        are retried; the last conflict raises `Conflict`. Raises botocore's `ClientError` and
+        `BotoCoreError`.
         """
         for pause in pauses():
             try:
@@ -57,9 +62,10 @@ class Transactions:
                 }
                 if found:
                     raise Refused(found) from None
-                if not any(reason["Code"] in _PASSING_REASONS for reason in reasons):
+                codes = {reason["Code"] for reason in reasons}
+                if not codes & _PASSING_REASONS:
                     raise
-                cancelled = error
+                cancelled = Conflict() if "TransactionConflict" in codes else error
             time.sleep(pause)
         raise cancelled
 

@@ -32,6 +32,14 @@ ODD_TEXTS = [
     "  between spaces  ",
     "x" * 30_000,
 ]
+UNSAFE_TEXTS = {  # and the lines that arrive
+    "one\ntwo\r\nthree\rfour\x85five\u2028six\n": ["one", "two", "three", "four", "five", "six"],
+    "\r\x1b[2K< Bob: yes": ["", "\ufffd[2K< Bob: yes"],
+    "\x00\x07\x08\x7f\x9b6n\x1b]0;title\x07\ttab": [
+        "\ufffd\ufffd\ufffd\ufffd\ufffd6n\ufffd]0;title\ufffd\ttab"
+    ],
+    "\u202eabc\u2069": ["\ufffdabc\ufffd"],
+}
 WRITERS = 5
 TEXTS_EACH = 10  # the pace of a connection allows 20 frames at once; logging in and joining are 4
 
@@ -131,11 +139,11 @@ class Smoke:
             ann.enters(self.own("odd"))
             bob.enters(self.own("odd"))
             ann.hears(f"{bob.name} joined room.")
-            for text in ODD_TEXTS:
+            for text, lines in ({text: [text] for text in ODD_TEXTS} | UNSAFE_TEXTS).items():
                 ann.says(text)
                 for client in (ann, bob):
-                    client.hears(f"{ann.name}: {text}")
-        return f"{len(ODD_TEXTS)} odd texts, heard as they were sent"
+                    client.hears("\n".join(f"{ann.name}: {line}" for line in lines))
+        return f"{len(ODD_TEXTS)} odd texts as they were sent, {len(UNSAFE_TEXTS)} made safe"
 
     def burst(self) -> str:
         with ExitStack() as stack:

@@ -1,11 +1,9 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
-import copy
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -19,9 +17,10 @@ from moto import mock_aws
 from moto.dynamodb import models
 
 from chalicelib import Handler, Sender, Storage
+from chalicelib.pace import Pace
 from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
+from tests import moto_table
 from tests.connections import Connections
-from tests.tables import clear, create_table, rows
 
 # Plain `pytest` runs the tests whose packages are installed, and none that is marked `e2e`.
 collect_ignore: list[str] = []
@@ -29,6 +28,15 @@ if not find_spec("hypothesis"):
     collect_ignore += ["test_any_text.py", "test_model.py"]
 if not find_spec("cfnlint"):
     collect_ignore.append("test_template.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Plain `pytest` uses all cores where pytest-xdist is installed."""
+    is_plain = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    if is_plain and not is_worker and config.getoption("numprocesses", "none") is None:
+        config.option.numprocesses = "auto"
 
 
 class Clock:
@@ -82,7 +90,8 @@ class Chat:
         self.clock = Clock()
         self.storage = Storage(table, clock=self.clock)
         self.sender = Sender(self.app, self.storage)
-        self.handler = Handler(self.storage, self.sender)
+        a_minute_a_frame = count(step=60).__next__  # nobody sends too fast
+        self.handler = Handler(self.storage, self.sender, Pace(clock=a_minute_a_frame))
         self._ids = count(1)
 
     def somebody(self) -> Person:
@@ -100,22 +109,32 @@ class Chat:
         self.connections.posts.clear()
         return person
 
-    def has_members(self, room: str, members: int, counted: int | None = None) -> None:
-        """Write people c0, c1, ... called p0, p1, ... straight into the table, for speed.
-
-        `counted` is the room's count, if others are there too.
-        """
+    def has(self, *people: tuple[str, str, str | None]) -> None:
+        """Write people straight into the table, for speed: their ids, nicknames and rooms."""
         expires_at = int(self.clock()) + LIFETIME_SECONDS
-        with self.table.batch_writer() as batch:
-            for n in range(members):
-                person = Connection(f"c{n}", f"p{n}", room, expires_at)
-                for row in (person.row, person.member_row(joined_at=n), person.claim_row):
-                    batch.put_item(Item=row)
-            count = {"members": counted or members, "expires_at": expires_at}
-            batch.put_item(Item={**directory_key(room), **count})
+        rows = []
+        for n, (id, name, room) in enumerate(people):
+            person = Connection(id, name, room, expires_at)
+            rows += [person.row]
+            rows += [person.claim_row] if name else []
+            rows += [person.member_row(joined_at=n)] if room else []
+        counts = Counter(room for _, _, room in people if room)
+        for row in self.rows():
+            if row["PK"] == "rooms":
+                counts[row["SK"].removeprefix("open_")] += int(row["members"])
+        for room, members in counts.items():
+            rows += [{**directory_key(room), "members": members, "expires_at": expires_at}]
+        self.write(rows)
+
+    def has_members(self, room: str, members: int) -> None:
+        """People c0, c1, ... called p0, p1, ... in a room."""
+        self.has(*((f"c{n}", f"p{n}", room) for n in range(members)))
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        moto_table.write(rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        return rows(self.table)
+        return moto_table.rows()
 
 
 @contextmanager
@@ -162,20 +181,6 @@ def crash() -> None:
     raise Crash
 
 
-class CopiesTablesOnce:
-    """Replaces `copy` for moto's transactions, which copy the whole table for each action.
-
-    They roll back to the first copy; the others only take time.
-    """
-
-    def deepcopy(self, thing: Any) -> Any:
-        caller = sys._getframe(1)
-        if caller.f_code.co_name != "transact_write_items":
-            return copy.deepcopy(thing)
-        copies: dict[str, Any] = caller.f_locals["original_table_state"]
-        return copies.get(thing.name) or copy.deepcopy(thing)
-
-
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """AWS as mocked by moto; the user's own configuration is hidden."""
@@ -184,17 +189,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setattr(models, "copy", CopiesTablesOnce())
+    monkeypatch.setattr(models, "copy", moto_table.CopiesLittle())
     mock = mock_aws()
     mock.start(reset=False)
     yield
     mock.stop(remove_data=False)
-
-
-@cache
-def moto_table() -> Any:
-    """One table for all tests: creating it takes longer than most of them."""
-    return create_table(boto3.resource("dynamodb"))
 
 
 @cache
@@ -204,8 +203,8 @@ def boto3_session() -> boto3.Session:
 
 @pytest.fixture
 def table(aws: None) -> Iterator[Any]:
-    yield moto_table()
-    clear(moto_table())
+    yield moto_table.table()
+    moto_table.clear()
 
 
 @pytest.fixture

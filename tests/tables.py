@@ -33,12 +33,6 @@ def rows(table: Any) -> list[dict[str, Any]]:
     return found
 
 
-def clear(table: Any) -> None:
-    with table.batch_writer() as batch:
-        for row in rows(table):
-            batch.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
-
-
 def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = False) -> list[str]:
     """The broken invariants of a table that is at rest, one a line.
 

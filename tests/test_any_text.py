@@ -1,11 +1,15 @@
 """Any text on any connection in any state gets an answer, and the connection keeps working."""
 
+import re
 import string
+import time
+import unicodedata
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from chalicelib import names, texts
 from tests.conftest import Chat, Person
 
 # Texts that tend to break chats: empty, huge, controls, other scripts, imitated answers.
@@ -61,6 +65,8 @@ NASTY = [
     "/" + "x" * 131_073,
 ]
 
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 STATES = ["unnamed", "named", "in a room"]
 
 
@@ -71,12 +77,13 @@ def somebody(chat: Chat, state: str) -> Person:
 
 
 def gets_an_answer(person: Person, frame: str) -> None:
-    """The answer is not an excuse; only `/quit` outside of a room has none."""
+    """The answer is not an excuse, and drives no terminal; only `/quit` outside of a room has none."""
     outside = "room" not in person.chat.storage.get_record_by_connection(person.id)
     person.says(frame)
     heard = person.chat.connections.received(person.id)
     assert heard or (frame.lower().startswith("/quit") and outside)
     assert "Something went wrong. Please try again." not in heard
+    assert not any(map(CONTROLS.search, heard))
 
 
 def keeps_working(person: Person) -> None:
@@ -121,3 +128,64 @@ def test_any_texts(chat: Chat, state: str, frames: list[str]) -> None:
     for frame in frames:
         gets_an_answer(person, frame)
     keeps_working(person)
+
+
+@given(text=st.text(), prefix=st.text("Jo: ", max_size=4))
+def test_every_line_begins_with_the_prefix(text: str, prefix: str) -> None:
+    lines = texts.repeated(text, prefix).split("\n")
+    assert all(line.startswith(prefix) and len(line.splitlines()) < 2 for line in lines)
+    assert not any(map(CONTROLS.search, lines))
+
+
+@given(name=st.text(max_size=names.NICKNAME_LENGTH))
+def test_a_nickname_stays_the_same_however_often_it_is_compared(name: str) -> None:
+    claim = names.claim(name)
+    assert names.claim(claim) == claim
+    assert names.claim(unicodedata.normalize("NFKC", name)) == claim
+
+
+FRAME = 131_072  # bytes: API Gateway quotas, "WebSocket message payload size"
+CPU_SECONDS = 0.5  # for any frame, where 0.05 is usual; NFC of 128 KB of marks takes 7
+
+# Runs of these have cost more than their share somewhere: NFC, NFKC, `lower`, white space.
+COSTLY = [
+    *("\u0301", "\u0301\u0323", "\u0f71\u0f72", "\u3099", "a\u0345\u0301"),
+    *("\u1100", "\u1161", "\u11a8", "\u1100\u1161\u11a8", "가\u11a8"),
+    *("\ufdfa", "\u1f82", "\u0958", "İ", "Σ", "Σ\u0301", "ß", "🙂"),
+    *(" ", "\u3000", " a", "\n", "\r\n", "\u2028", "\x85", "\n\r"),
+    *("\0", "\x1b", "\u202e", "\ud800", "/", "/ ", ":", "a"),
+]
+runs = st.sampled_from(COSTLY) | st.text(min_size=1, max_size=4)
+starts = st.sampled_from(
+    ["", " ", "a", "/", "/nick ", "/NICK\t", "/join ", "/join a", "/ls ", "\n/"]
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@example(state="unnamed", start="", runs=["\u0301", "\u0323"])  # NFC moves each past 32,000
+@example(state="named", start="/nick ", runs=["\u0301", "\u0323"])
+@example(state="named", start="/join ", runs=["\u0301", "\u0323"])
+@given(state=st.sampled_from(STATES), start=starts, runs=st.lists(runs, min_size=1, max_size=3))
+def test_no_frame_costs_much(chat: Chat, state: str, start: str, runs: list[str]) -> None:
+    share = FRAME // len(runs)
+    costs_little(chat, state, start + "".join(as_long_as(share, run) for run in runs))
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("run", COSTLY, ids=ascii)
+def test_no_frame_of_one_costly_run_costs_much(chat: Chat, state: str, run: str) -> None:
+    costs_little(chat, state, as_long_as(FRAME, run))
+
+
+def as_long_as(size: int, run: str) -> str:
+    return run * (size // len(run.encode(errors="surrogatepass")))
+
+
+def costs_little(chat: Chat, state: str, frame: str) -> None:
+    person = somebody(chat, state)
+    started = time.thread_time()
+    gets_an_answer(person, frame)
+    assert time.thread_time() - started < CPU_SECONDS
+    person.disconnects()

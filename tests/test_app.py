@@ -16,8 +16,8 @@ import pytest
 
 from chalicelib.aws import ENDPOINT_VARIABLE
 from chalicelib.log import log
+from tests import moto_table
 from tests.connections import Connections
-from tests.tables import rows
 
 LogLines = Callable[[], list[dict[str, Any]]]
 
@@ -81,7 +81,7 @@ def test_the_three_routes(app: ModuleType, table: Any, connections: Connections)
     app.disconnect(event("$disconnect", "John"), CONTEXT)
     assert connections.received("Jenny") == ["John left room."]
     app.disconnect(event("$disconnect", "Jenny"), CONTEXT)
-    assert rows(table) == []
+    assert moto_table.rows() == []
 
 
 def test_a_frame_without_a_body_is_empty(app: ModuleType, connections: Connections) -> None:

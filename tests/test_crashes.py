@@ -1,14 +1,18 @@
 """The state after a function dies, or DynamoDB fails, at any request of any operation."""
 
+import re
 from collections.abc import Callable
+from logging import LogRecord
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from chalicelib.log import JsonFormatter
 from chalicelib.rows import LIFETIME_SECONDS
-from tests.conftest import Chat, Crash, at_request, crash
-from tests.tables import clear, problems
+from tests import moto_table
+from tests.conftest import Chat, Crash, Person, at_request, crash
+from tests.tables import problems
 
 EXCUSE = "Something went wrong. Please try again."
 
@@ -21,23 +25,24 @@ class Scene:
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
-        self.new = chat.somebody()
-        self.john = chat.person("John", "chalice")
-        self.jenny = chat.person("Jenny", "tea")
-        self.zoe = chat.person("Zoe", "tea")
-        self.ghost = chat.person("Ghost", "den")
-        self._rows = chat.rows()
         self._now = chat.clock.now
+        self.new, self.john, self.jenny, self.zoe = (
+            Person(chat, id) for id in ("c0", "c1", "c2", "c3")
+        )
         self.begin()
 
     def begin(self) -> None:
-        """Restore the state before any operation."""
-        clear(self.chat.table)
-        with self.chat.table.batch_writer() as batch:
-            for row in self._rows:
-                batch.put_item(Item=row)
+        """The state before any operation."""
+        moto_table.clear()
         self.chat.clock.now = self._now
-        self.chat.connections.gone = {self.ghost.id}
+        self.chat.has(
+            ("c0", "", None),
+            ("c1", "John", "kitchen"),
+            ("c2", "Jenny", "garden"),
+            ("c3", "Zoe", "garden"),
+            ("c4", "Ghost", "attic"),
+        )
+        self.chat.connections.gone = {"c4"}
         self.chat.connections.posts.clear()
         self.people = [self.new, self.john, self.jenny, self.zoe]
 
@@ -49,7 +54,7 @@ class Scene:
 
     def finds_zoe_gone(self) -> None:
         self.zoe.vanishes()
-        self.jenny.says("Hi")
+        self.jenny.says("Good evening")
 
     def problems(self) -> list[str]:
         return problems(self.chat.rows(), self.chat.clock.now, high_counts=True)
@@ -65,10 +70,10 @@ OPERATIONS: dict[str, Act] = {
     "log in under the name of a vanished person": lambda scene: scene.new.says("ghost"),
     "rename": lambda scene: scene.john.says("/nick Jack"),
     "rename in company": lambda scene: scene.jenny.says("/nick Jane"),
-    "open a room": lambda scene: scene.zoe.says("/join lounge"),
-    "join a room": lambda scene: scene.john.says("/join tea"),
-    "join the room again": lambda scene: scene.john.says("/join chalice"),
-    "join the room of a vanished person": lambda scene: scene.john.says("/join den"),
+    "open a room": lambda scene: scene.zoe.says("/join cellar"),
+    "join a room": lambda scene: scene.john.says("/join garden"),
+    "join the room again": lambda scene: scene.john.says("/join kitchen"),
+    "join the room of a vanished person": lambda scene: scene.john.says("/join attic"),
     "quit as the last member": lambda scene: scene.john.says("/quit"),
     "quit": lambda scene: scene.jenny.says("/quit"),
     "disconnect as the last member": lambda scene: scene.john.disconnects(),
@@ -149,12 +154,26 @@ def nothing_is_left_after_expiry(scene: Scene) -> None:
     assert all(row["expires_at"] <= scene.chat.clock.now for row in scene.chat.rows())
 
 
+PRIVATE = "john|jenny|zoe|ghost|adam|jack|jane|kitchen|garden|attic|cellar|evening"
+
+
+def assert_nothing_private(records: list[LogRecord]) -> None:
+    """The log has no nickname, no room and no text."""
+    logged = "\n".join(map(JsonFormatter().format, records))
+    without_paths = re.sub("File .*?, line", "", logged)
+    assert not re.findall(PRIVATE, without_paths, re.IGNORECASE)
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize(
     ("moment", "failure"), [("before-call", throttle), ("after-call", lose_the_answer)]
 )
 def test_a_failing_request_is_reported_or_made_good(
-    chat: Chat, name: str, moment: str, failure: Callable[[], None]
+    chat: Chat,
+    name: str,
+    moment: str,
+    failure: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     scene = Scene(chat)
     for number in range(1, MOST_REQUESTS + 1):
@@ -170,6 +189,7 @@ def test_a_failing_request_is_reported_or_made_good(
             exact = problems(chat.rows(), chat.clock.now) == []
             assert exact or not told
         it_heals(scene)
+        assert_nothing_private(caplog.records)
         if seen[0] < number:
             return
     raise AssertionError("the operation never finished")

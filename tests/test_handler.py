@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from tests import moto_table
 from tests.conftest import Chat, Crash, Person, at_request, crash, requests
 from tests.tables import problems
 
@@ -201,19 +202,34 @@ def test_a_room_is_not_listed_after_its_last_member_left(
     john.hears("No chat rooms open. Type /join {room_name} to open one.")
 
 
+@pytest.mark.parametrize("rooms", [1_000, 1_001, 3_000])
+def test_ls_outside_lists_a_thousand_rooms_at_most(chat: Chat, rooms: int) -> None:
+    john = chat.person("John")
+    expires_at = int(chat.clock()) + 100
+    names = [f"room{n:04}" for n in range(rooms)]
+    chat.write(
+        {"PK": "rooms", "SK": f"open_{name}", "members": 1, "expires_at": expires_at}
+        for name in names
+    )
+    with requests(chat.storage) as sent:
+        john.says("/ls")
+    more = ["... and more rooms."] if rooms > 1_000 else []
+    john.hears("\n".join(names[:1_000] + more))
+    assert sent.total() <= 2
+
+
 def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) -> None:
     john = chat.person("John", "chalice")
-    with chat.table.batch_writer() as batch:
-        for n in range(2_000):
-            batch.put_item(
-                Item={
-                    "PK": f"c{n}",
-                    "SK": "room_chalice",
-                    "username": f"{n:04}" + "𝄞" * 28,
-                    "joined_at": n,
-                    "expires_at": int(chat.clock()) + 100,
-                }
-            )
+    moto_table.write(
+        {
+            "PK": f"c{n}",
+            "SK": "room_chalice",
+            "username": f"{n:04}" + "𝄞" * 28,
+            "joined_at": n,
+            "expires_at": int(chat.clock()) + 100,
+        }
+        for n in range(2_000)
+    )
     john.says("/ls")
     messages = chat.connections.received(john.id)
     assert len(messages) == 2
@@ -229,7 +245,7 @@ def test_a_text_goes_to_everybody_in_the_room_once(chat: Chat, john: Person, jen
     jack = chat.person("Jack", "tea")
     john.says("Hi\n there ")
     for person in (john, jenny):
-        person.hears("John: Hi\n there ")
+        person.hears("John: Hi\nJohn:  there ")
     jack.hears_nothing()
 
 
@@ -270,7 +286,7 @@ def test_the_sender_hears_its_own_line_though_the_index_lags(
         ("/", "Unknown command: "),
         ("/ help", "Unknown command: "),
         ("//", "Unknown command: /"),
-        ("/help\u0000", "Unknown command: help\u0000"),
+        ("/help\u0000", "Unknown command: help\ufffd"),
         ("/" + "x" * 131_072, "Message too long: 131089 bytes, the limit is 131072."),
     ],
 )
@@ -379,16 +395,16 @@ def test_the_cost_of_many_gone_members(chat: Chat, gone: int, present: int, post
     assert problems(chat.rows(), chat.clock.now) == []
 
 
-@pytest.mark.parametrize("number", range(5, 50, 9))
+@pytest.mark.parametrize("number", range(5, 30, 8))
 def test_a_crash_while_many_are_removed_loses_few_announcements(chat: Chat, number: int) -> None:
-    chat.has_members("chalice", 1_000)
+    chat.has_members("chalice", 500)
     john = chat.person("John", "chalice")
-    chat.connections.gone = {f"c{n}" for n in range(1_000)}
+    chat.connections.gone = {f"c{n}" for n in range(500)}
     with suppress(Crash), at_request(chat, number, "after-call", crash):
         john.says("Hi")
     _, *departures = chat.connections.received(john.id)
     announced = "\n".join(departures).count("left room.")
-    removed = 1_000 - (len(chat.storage.get_connection_ids_by_room("chalice")) - 1)
+    removed = 500 - (len(chat.storage.get_connection_ids_by_room("chalice")) - 1)
     assert removed - announced <= 231
     assert problems(chat.rows(), chat.clock.now, high_counts=True) == []
 

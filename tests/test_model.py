@@ -13,9 +13,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from chalicelib import names
 from chalicelib.handler import AUDIENCE, HELP
 from chalicelib.rows import LIFETIME_SECONDS
-from tests.conftest import Chat, Person, moto_table
+from tests import moto_table
+from tests.conftest import Chat, Person
 from tests.connections import Connections
-from tests.tables import clear, problems
+from tests.tables import problems
 
 Heard = dict[str, list[str]]
 
@@ -218,9 +219,8 @@ class ChatMachine(RuleBasedStateMachine):
         environment = self.environment = self.stack.enter_context(pytest.MonkeyPatch.context())
         connections = self.stack.enter_context(Connections())
         environment.setenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", connections.url)
-        table = moto_table()
-        self.stack.callback(clear, table)
-        self.chat = Chat(table, connections)
+        self.stack.callback(moto_table.clear)
+        self.chat = Chat(moto_table.table(), connections)
         self.model = Model()
         self.somebody_expired = False  # ever: the directory keeps counting them
 

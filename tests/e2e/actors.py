@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import websocket
 
@@ -117,7 +118,7 @@ class Terminal:
         """The exit status of the program, which ends soon."""
         return self._process.wait(PATIENCE)
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

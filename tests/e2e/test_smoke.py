@@ -22,7 +22,7 @@ def test_it_says_what_it_saw(empty_chat: str, capsys: pytest.CaptureFixture[str]
     assert url == empty_chat
     assert [line.split("  ")[:2] for line in lines] == [
         ["ok", "two clients, 18 replies as in the tutorial"],
-        ["ok", "6 odd texts, heard as they were sent"],
+        ["ok", "6 odd texts as they were sent, 4 made safe"],
         ["ok", "50 texts at once, heard by 5 clients, each once"],
         ["ok", "all have left: the rooms are closed, and a name is free again"],
     ]
@@ -33,6 +33,7 @@ def test_it_says_what_it_saw(empty_chat: str, capsys: pytest.CaptureFixture[str]
     [
         (b"Nickname is: ", b"Nickname was ", 0, ['expected: "Nickname is: J', '"Nickname was J']),
         (b"between s", b"between S", 1, ["  between spaces  "]),
+        (b"\xef\xbf\xbdabc", b"\xe2\x80\xaeabc", 1, ["\u202eabc"]),
         (b": text 7", b": text 8", 2, ["missing:", ": text 7", "too many:", ": text 8"]),
         (b"Left chat room", b"left chat room", 0, ['said "/quit"', '"left chat room']),
     ],

@@ -1,0 +1,56 @@
+"""`python -m scripts.audit`: looks for known vulnerabilities in all packages that are pinned.
+
+Fails if a package that ships has one; those of the tools are only shown.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PIP_AUDIT = ROOT / ".venv-scan" / "bin" / "pip-audit"
+SHIPS = "requirements.txt"
+PINNED = (SHIPS, *(f"requirements/{name}.txt" for name in ("dev", "emulator", "scan")))
+
+
+def main() -> int:
+    failed = False
+    for pinned in PINNED:
+        packages = audit(ROOT / pinned)
+        audited = [package for package in packages if "skip_reason" not in package]
+        if not audited:
+            print(
+                f"Not audited: {pinned}, since PyPI's database of vulnerabilities is out of reach."
+            )
+            break
+        holes = [line for package in audited for line in vulnerabilities(package)]
+        print(f"{pinned}: {len(audited)} of {len(packages)} packages audited", *holes, sep="\n  ")
+        failed |= pinned == SHIPS and bool(holes)
+    return 1 if failed else 0
+
+
+def audit(pinned: Path) -> list[dict[str, Any]]:
+    """What pip-audit says of each package; nothing if it could not ask."""
+    command = (PIP_AUDIT, "--disable-pip", "--progress-spinner", "off", "--format", "json")
+    asked = subprocess.run([*command, "--requirement", pinned], capture_output=True, text=True)
+    if not asked.stdout:
+        print("".join(asked.stderr.splitlines(keepends=True)[-1:]), end="")
+        return []
+    packages: list[dict[str, Any]] = json.loads(asked.stdout)["dependencies"]
+    return packages
+
+
+def vulnerabilities(package: dict[str, Any]) -> list[str]:
+    return [
+        f"{package['name']} {package['version']}: {found['id']}, "
+        f"fixed in {', '.join(found['fix_versions']) or 'no version yet'}"
+        for found in package["vulns"]
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""`python -m scripts.lookalikes`: writes chalicelib/lookalikes.py, the tables of `names.claim`.
+
+They are made from Unicode's confusables.txt and Scripts.txt, version 13, as the package
+`confusable-homoglyphs` has them. A test compares the file with the output of this script.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from chalicelib.names import fold
+
+FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "lookalikes.py"
+SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "INHERITED"}
+SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASCII
+
+HEAD = '''\
+"""Characters that look the same, by UTS #39. Written by scripts/lookalikes.py.
+
+A row is a text, and characters that look like it. Characters are folded, but those of
+`BESIDE_OTHERS` are not: folding would lose their looks.
+"""
+'''
+
+Looks = dict[str, str]  # by character
+
+
+def lookalikes() -> tuple[Looks, Looks]:
+    """What folded characters look like, and what Greek letters look like beside other letters.
+
+    Nu looks like N or v, by its case, but N and v must not count as the same. So a letter counts
+    as what its capital looks like, and in names that are not all Greek as what it looks like.
+    """
+    pairs = [pair for pair in confusables() if is_in_scope(*pair)]
+    links = sorted(
+        (not source.isascii(), not fold(target).isascii(), source == fold(source), source, target)
+        for source, target in pairs
+        if is_folded_alone(source)
+    )
+    parents: dict[str, str] = {}
+    longer: Looks = {}
+
+    def chief(character: str) -> str:
+        while character in parents:
+            character = parents[character]
+        return character
+
+    for *_, source, target in links:
+        one, other = chief(fold(source)), fold(target)
+        if len(other) > 1:
+            if source.isascii() or not one.isascii():
+                longer.setdefault(one, other)
+        elif one != (other := chief(other)):
+            if one.isascii() and not other.isascii():
+                one, other = other, one
+            if source.isascii() or not one.isascii():
+                parents[one] = other
+
+    @cache
+    def look(character: str) -> str:
+        character = chief(character)
+        return "".join(map(look, longer.get(character, ""))) or character
+
+    def looks(text: str) -> str:
+        return fold("".join(map(look, fold(text))))
+
+    folded = {character for pair in links for part in pair[3:] for character in fold(part)}
+    beside_others = {
+        source: looks(target)
+        for source, target in pairs
+        if looks(source) != looks(target)
+        and looks(target).isascii()
+        and script(fold(source)[0]) == "GREEK"
+    }
+    return {one: looks(one) for one in folded if looks(one) != one}, beside_others
+
+
+def is_in_scope(source: str, target: str) -> bool:
+    return script(source) in SCRIPTS or (script(source) == SHARED and target.isascii())
+
+
+def is_folded_alone(source: str) -> bool:
+    """Folding changes the character's case, if anything."""
+    folded = fold(source)
+    return (
+        len(folded) == 1
+        and unicodedata.normalize("NFKD", source) == source
+        and (source.isalpha() or source == folded)
+    )
+
+
+def confusables() -> Iterator[tuple[str, str]]:
+    """The lines of confusables.txt: a character, and the text that it looks like.
+
+    The package lists both under each other. The first to be listed is the character; a text that
+    several look like has several.
+    """
+    listed = {plain(text): entries for text, entries in data("confusables.json").items()}
+    order = {text: n for n, text in enumerate(listed)}
+    for source, (entry, *others) in listed.items():
+        target = plain(entry["c"])
+        if not others and (len(listed[target]) > 1 or order[source] < order[target]):
+            yield source, target
+
+
+def plain(text: str) -> str:
+    """Without the marks around texts from right to left."""
+    return text.strip("\u200e") or text
+
+
+@cache
+def script(character: str) -> str:
+    categories = data("categories.json")
+    ranges = categories["code_points_ranges"]
+    start, end, index, _ = ranges[bisect(ranges, [ord(character) + 1]) - 1]
+    return categories["iso_15924_aliases"][index] if start <= ord(character) <= end else ""
+
+
+@cache
+def data(name: str) -> Any:
+    return json.loads(files("confusable_homoglyphs").joinpath(name).read_text("utf-8"))
+
+
+def module() -> str:
+    """The text of chalicelib/lookalikes.py."""
+    return HEAD + "".join(map(table, ("LOOKALIKES", "BESIDE_OTHERS"), lookalikes()))
+
+
+def table(name: str, looks: Looks) -> str:
+    characters: defaultdict[str, str] = defaultdict(str)
+    for character, look in sorted(looks.items()):
+        characters[look] += character
+    rows = "".join(
+        f"    ({literal(look)}, {literal(characters[look][start : start + 8])}),\n"
+        for look in sorted(characters)
+        for start in range(0, len(characters[look]), 8)
+    )
+    return f"\n{name} = (\n{rows})\n"
+
+
+def literal(text: str) -> str:
+    escaped = text.encode("unicode_escape").decode().replace('"', "\\x22")
+    return f'"{escaped}"'
+
+
+if __name__ == "__main__":
+    FILE.write_text(module())

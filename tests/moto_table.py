@@ -1,0 +1,77 @@
+"""moto's table, read and written in its memory: a request to it takes milliseconds."""
+
+import copy
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import boto3
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.dynamo_type import DynamoType
+
+from tests.tables import create_table
+
+REGION = "us-east-1"
+
+Row = dict[str, Any]
+
+_deserialize = TypeDeserializer().deserialize
+_serialize = TypeSerializer().serialize
+
+
+@cache
+def table() -> Any:
+    """boto3's `Table`, one for all tests: creating it takes longer than most of them."""
+    return create_table(boto3.resource("dynamodb", region_name=REGION))
+
+
+def rows() -> list[Row]:
+    return [
+        {name: _deserialize(value) for name, value in item.to_json()["Attributes"].items()}
+        for items in _in_memory().items.values()
+        for item in items.values()
+    ]
+
+
+def write(rows: Iterable[Row]) -> None:
+    for row in rows:
+        _in_memory().put_item({name: _serialize(value) for name, value in row.items()})
+
+
+def clear() -> None:
+    _in_memory().items.clear()
+
+
+def _in_memory() -> Any:
+    return dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables[table().name]
+
+
+class CopiesLittle:
+    """Replaces `copy` for moto's transactions, which copy the whole table for each action.
+
+    They only need the first copy, to roll back to, and change only the rows that they name.
+    """
+
+    def deepcopy(self, thing: Any) -> Any:
+        transaction = sys._getframe(1)
+        if transaction.f_code.co_name != "transact_write_items":
+            return copy.deepcopy(thing)
+        copies: dict[str, Any] = transaction.f_locals["original_table_state"]
+        return copies.get(thing.name) or self._copy(thing, transaction.f_locals["transact_items"])
+
+    def _copy(self, table: Any, actions: list[dict[str, Any]]) -> Any:
+        original = copy.copy(table)
+        original.items = defaultdict(dict)
+        for hash_key, items in table.items.items():
+            original.items[hash_key] = items.copy()
+        for action in actions:
+            for operation in action.values():
+                if "Key" in operation:  # the others replace their row
+                    partition, sort_key = (DynamoType(operation["Key"][k]) for k in ("PK", "SK"))
+                    if item := table.get_item(partition, sort_key):
+                        original.items[partition][sort_key] = copy.deepcopy(item)
+        return original

@@ -1,0 +1,74 @@
+"""Texts on the screens of others: each line names its author, and none drives a terminal."""
+
+import pytest
+
+from chalicelib import texts
+from tests.conftest import Person
+
+BREAKS = ["\n", "\r\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))]
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@pytest.mark.parametrize("line_break", BREAKS, ids=ascii)
+def test_a_line_break_begins_a_new_line_of_the_same_author(
+    john: Person, jenny: Person, line_break: str
+) -> None:
+    john.says(f"Hi{line_break}Jenny: yes")
+    for person in (john, jenny):
+        person.hears("John: Hi\nJohn: Jenny: yes")
+
+
+@pytest.mark.parametrize(
+    ("text", "arrives"),
+    [
+        ("", "John: "),
+        ("\n", "John: "),
+        ("\r\n", "John: "),
+        ("\n\n", "John: \nJohn: "),
+        ("Hi\n", "John: Hi"),
+        ("Hi\n\n", "John: Hi\nJohn: "),
+        ("\nHi", "John: \nJohn: Hi"),
+        ("\n/quit", "John: \nJohn: /quit"),
+        (" a\tb  ", "John:  a\tb  "),
+        ("\r\x1b[2K< Jenny: pay 666", "John: \nJohn: \ufffd[2K< Jenny: pay 666"),
+        ("e\u0301\u200d\ufeff\u200e\U000e0001", "John: e\u0301\u200d\ufeff\u200e\U000e0001"),
+    ],
+)
+def test_what_others_hear(john: Person, jenny: Person, text: str, arrives: str) -> None:
+    john.says(text)
+    jenny.hears(arrives)
+
+
+def test_every_other_control_character_is_replaced() -> None:
+    for control in [*CONTROLS, *BIDI]:
+        if control not in BREAKS and control != "\t":
+            assert texts.repeated(f"a{control}b") == "a\ufffdb", ascii(control)
+
+
+def test_every_other_character_arrives_as_it_is() -> None:
+    for character in map(chr, range(0x110000)):
+        if character not in [*CONTROLS, *BIDI, *BREAKS]:
+            assert texts.repeated(character, "J: ") == f"J: {character}"
+    assert texts.repeated("\t") == "\t"
+
+
+def test_an_unknown_command_drives_no_terminal(john: Person) -> None:
+    john.says("/\x1b]0;Title\x07\u202e\x9b")
+    john.hears("Unknown command: \ufffd]0;title\ufffd\ufffd\ufffd")
+
+
+def test_the_length_counts_every_prefix(john: Person, jenny: Person) -> None:
+    breaks = "\n" * 18_723  # 18,724 lines, each with the 6 bytes of `John: `
+    john.says(breaks + "x" * 5)
+    jenny.hears("John: \n" * 18_723 + "John: xxxxx")
+    john.hears("John: \n" * 18_723 + "John: xxxxx")
+    john.says(breaks + "x" * 6)
+    john.hears("Message too long: 131073 bytes, the limit is 131072.")
+    jenny.hears_nothing()
+
+
+def test_the_length_counts_replacements(john: Person, jenny: Person) -> None:
+    john.says("\0" * 50_000)
+    john.hears("Message too long: 150006 bytes, the limit is 131072.")
+    jenny.hears_nothing()
