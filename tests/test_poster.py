@@ -200,7 +200,7 @@ def test_lasting_throttling_is_given_up_after_some_time(
     result = poster.post(members(100), "hello", seconds=2)
     assert set(result.failed.values()) == {'429 {"message": "LimitExceededException"}'}
     assert (len(result.failed), result.stopped) == (100, "")
-    assert min(connections.attempts.values()) > delivery.ATTEMPTS
+    assert max(connections.attempts.values()) > delivery.ATTEMPTS
     assert 0.4 < result.seconds < 1.5
 
 
@@ -276,7 +276,7 @@ def test_posts_that_hang_hold_up_nobody_else(
         result = poster.post(order(members(100), hanging), "hello")
     assert (result.delivered, set(result.failed), result.stopped) == (100, set(hanging), "")
     assert {connections.attempts[member] for member in hanging} == {1}
-    assert result.seconds < 2.5
+    assert result.seconds < 4
 
 
 def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
