@@ -7,6 +7,8 @@
 | `rooms`       | `open_{room}`        | members, expires_at             | the directory of rooms  |
 | `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname |
 
+A fifth kind, for the fan-out of large rooms, is in `slices.py`.
+
 The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
 By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
 expired rows late, so every read ignores them.

@@ -69,16 +69,16 @@ class Storage:
         """
         storage = cls()
         if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
-            storage._table  # noqa: B018
+            storage.table  # noqa: B018
         return storage
 
     @cached_property
-    def _table(self) -> Any:
+    def table(self) -> Any:
         return aws.open_table() if self._given_table is None else self._given_table
 
     @cached_property
     def _rooms(self) -> Rooms:
-        return Rooms(self._table, self._clock)
+        return Rooms(self.table, self._clock)
 
     @cached_property
     def _departures(self) -> Departures:
@@ -86,17 +86,17 @@ class Storage:
 
     @cached_property
     def _transactions(self) -> Transactions:
-        return Transactions(self._table)
+        return Transactions(self.table)
 
     @property
     def _client(self) -> Any:
-        return self._table.meta.client
+        return self.table.meta.client
 
     # Connections
 
     def create_connection(self, connection_id: str) -> None:
         """Record a connection that has opened and has no nickname yet. 1 request."""
-        self._table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
+        self.table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
 
     def find_connection(self, connection_id: str) -> Connection | None:
@@ -319,7 +319,7 @@ class Storage:
     def _query(self, ExpressionAttributeValues: Item, **request: Any) -> Iterator[Item]:
         """The unexpired rows of all pages."""
         request |= {
-            "TableName": self._table.name,
+            "TableName": self.table.name,
             "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
             "ExpressionAttributeValues": ExpressionAttributeValues | {":now": int(self._clock())},
         }
@@ -334,7 +334,7 @@ class Storage:
         """The connection, expired or not."""
         for _ in range(2):
             rows = self._client.query(
-                TableName=self._table.name,
+                TableName=self.table.name,
                 KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
                 ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
                 ConsistentRead=True,

@@ -511,7 +511,7 @@ def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
         "import sys; sys.path.insert(0, sys.argv[1]); import app;"
         "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
         " for name in ('apigatewaymanagementapi', 'dynamodb', 'lambda')];"
-        "print(app.STORAGE.__dict__['_table'].name, app.__cached__)"
+        "print(app.STORAGE.__dict__['table'].name, app.__cached__)"
     )
     environment = {
         "AWS_DEFAULT_REGION": REGION,
