@@ -46,7 +46,7 @@ smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=w
 
 test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
-	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan

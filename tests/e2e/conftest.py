@@ -1,4 +1,7 @@
-"""One emulator and one deployment of the chat for all tests that do not change them."""
+"""One emulator and one deployment of the chat for all tests that do not change them.
+
+Each worker of pytest-xdist has its own, and runs whole files.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +46,11 @@ CLOUDS: list[Cloud] = []  # running
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an emulator are one group for pytest-xdist; the others run anywhere."""
+    """The slow tests come first, so that the workers of pytest-xdist end at the same time."""
     for item in items:
-        if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents:
+        if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-            if "cloud" in item.fixturenames:
-                item.add_marker(pytest.mark.xdist_group("cloud"))
-            elif "account" in item.fixturenames:
-                item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: "e2e" not in item.keywords)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
