@@ -7,6 +7,7 @@ import os
 import pty
 import queue
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -102,6 +103,12 @@ def company(url: str) -> Iterator[Callable[[], Person]]:
             person.leaves()
 
 
+def as_from_a_terminal() -> None:
+    """Reset the signals that nohup or a shell's background job made this process ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """A program on a pseudo-terminal, and its screen.
 
@@ -119,6 +126,7 @@ class Terminal:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
+            preexec_fn=as_from_a_terminal,
         )
         os.close(terminal)
         threading.Thread(target=self._watch, daemon=True).start()

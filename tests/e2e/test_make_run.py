@@ -20,15 +20,9 @@ import pytest
 from scripts.address import directory_of
 from scripts.emulator import HOST, ROOT, Emulator
 from scripts.package import packaging
-from tests.e2e.actors import PATIENCE, Person, Terminal
+from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
-
-
-def as_from_a_terminal() -> None:
-    """Reset the signals that nohup or a shell's background job made this process ignore."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Script:
