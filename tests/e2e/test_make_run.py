@@ -223,8 +223,12 @@ def test_a_signal_while_a_command_is_being_started_ends_it(
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     emulator = Emulator(free_port(), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        emulator.run("python", "-c", "import time; time.sleep(20)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            emulator.run("python", "-c", "import time; time.sleep(20)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     (command,) = started
     with pytest.raises(ProcessLookupError):
         os.kill(command.pid, 0)
