@@ -126,15 +126,18 @@ def checksum(name: str) -> str:
 
 
 @contextmanager
-def one_at_a_time() -> Iterator[int]:
-    """Waits until no other `make` of this clone installs; yields the lock's descriptor."""
+def locked(kind: int) -> Iterator[int]:
+    """Waits until no other `make` of this clone installs; yields the lock's descriptor.
+
+    With LOCK_SH, others may look at the same time; with LOCK_EX, nobody does anything here.
+    """
     lock = os.open(REQUIREMENTS, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             print("Another make is installing here; waiting for it ...", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(lock, kind)
         yield lock
     finally:
         os.close(lock)
@@ -195,14 +198,20 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    with one_at_a_time() as lock:
+
+    def missing(lock: int) -> list[Installation]:
         installations = [
             Installation(name, by_this_python=arguments.by_this_python, lock=lock)
             for name in arguments.layers
         ]
-        missing = [each for each in installations if not each.is_done()]
+        return [each for each in installations if not each.is_done()]
+
+    with locked(fcntl.LOCK_SH) as lock:
+        if not missing(lock):
+            return 0
+    with locked(fcntl.LOCK_EX) as lock:
         try:
-            return 0 if not missing or install(missing) else 1
+            return 0 if not (left := missing(lock)) or install(left) else 1
         except KeyboardInterrupt:
             print("\nInterrupted; the next make begins anew.", file=sys.stderr)
             return 130

@@ -21,7 +21,7 @@ from scripts.package import packaging
 from scripts.slim import slim
 
 MONITORING = ROOT / "monitoring.yaml"
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("package")]
+pytestmark = pytest.mark.e2e
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
 FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}

@@ -20,15 +20,9 @@ import pytest
 from scripts.address import directory_of
 from scripts.emulator import HOST, ROOT, Emulator
 from scripts.package import packaging
-from tests.e2e.actors import PATIENCE, Person, Terminal
+from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
-
-
-def as_from_a_terminal() -> None:
-    """Reset the signals that nohup or a shell's background job made this process ignore."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Script:
@@ -229,8 +223,12 @@ def test_a_signal_while_a_command_is_being_started_ends_it(
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     emulator = Emulator(free_port(), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        emulator.run("python", "-c", "import time; time.sleep(20)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            emulator.run("python", "-c", "import time; time.sleep(20)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     (command,) = started
     with pytest.raises(ProcessLookupError):
         os.kill(command.pid, 0)

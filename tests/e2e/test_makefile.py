@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -125,6 +126,9 @@ def test_an_environment_left_unfinished_is_made_anew(
     subprocess.run([python, "-c", "import pip"], check=True)
 
     assert not installed(capsys, monkeypatch, "run")
+    with install.locked(fcntl.LOCK_SH):  # another looks at the same time
+        assert install.main() == 0
+    assert capsys.readouterr().out == ""
     (clone / "requirements" / "run.txt").write_text("pip # which is there still\n")
     assert installed(capsys, monkeypatch, "run")
     assert not installed(capsys, monkeypatch, "--by-this-python", "run")
