@@ -87,6 +87,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in aws_environment(1).items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of nobody")
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # a make started here is not part of this one
         monkeypatch.delenv(name, raising=False)
 

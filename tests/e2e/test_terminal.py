@@ -102,6 +102,7 @@ def test_every_row_names_its_author_whatever_is_sent(
     *rows, _ = jenny.display.rows
     for text, seen in ATTACKS:
         john.says(text)
+        john.hears("\n".join(f"John: {row}" for row in seen))
         rows += ["", f"< John: {seen[0]}".rstrip(), *(f"John: {row}" for row in seen[1:])]
         jenny.shows(rows)
 
