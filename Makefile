@@ -5,7 +5,7 @@ PORT ?= 4566
 STACK ?= ChaliceChat
 MINUTES ?= 60
 BIN := .venv/bin
-AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
+AWS := $(BIN)/aws
 export PORT
 export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
 

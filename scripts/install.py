@@ -18,13 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an active environment
 
-# Its arguments: the environment and the requirements, of which it keeps a copy as `installed`.
+# Its arguments: the Python, the environment and the requirements.
 INSTALL = """
-environment=$1; shift
-test -e "$environment/installed" || "$0" -m venv --clear "$environment" || exit
-"$environment/bin/python" -m pip --disable-pip-version-check --no-input install --no-compile \
-    --progress-bar off --requirement "$1" >"$environment/pip.log" 2>&1 \
-    && cat "$@" >"$environment/installed" || { tail -n 20 "$environment/pip.log" >&2; exit 1; }
+test -e "$1/installed" || "$0" -m venv --clear "$1" || exit
+"$1/bin/python" -m pip --disable-pip-version-check --no-input install --no-compile \
+    --progress-bar off --requirement "$2" >"$1/pip.log" 2>&1 || { tail -n 20 "$1/pip.log" >&2; exit 1; }
 """
 
 
@@ -69,9 +67,9 @@ def install(layers: Sequence[Layer], turn: int) -> int:
     installing: dict[Layer, subprocess.Popen[bytes]] = {}
     try:
         for layer in layers:
-            requirements = [REQUIREMENTS / name for name in layer.requirements]
+            requirements = REQUIREMENTS / layer.requirements[0]
             installing[layer] = subprocess.Popen(
-                ["sh", "-c", INSTALL, PYTHON, ROOT / layer.environment, *requirements],
+                ["sh", "-c", INSTALL, PYTHON, ROOT / layer.environment, requirements],
                 stdin=subprocess.DEVNULL,
                 process_group=0,
                 pass_fds=[turn],  # if this is killed, the next `make` waits for pip to end
@@ -80,11 +78,14 @@ def install(layers: Sequence[Layer], turn: int) -> int:
             time.sleep(0.1)
             if time.monotonic() > shown + 5:
                 shown = time.monotonic()
-                print(f"  {shown - started:.0f} s: {last_printed(busy)}", flush=True)
+                print(f"  {shown - started:.0f} s: {last_printed(busy[0])}", flush=True)
     except BaseException:
         for process in installing.values():
             kill_group(process.pid)
         raise
+    for layer, process in installing.items():
+        if process.returncode == 0:
+            finish(layer)
     if any(process.returncode for process in installing.values()):
         print("Installing failed, see above; retry once PyPI can be reached.", file=sys.stderr)
         return 1
@@ -92,12 +93,23 @@ def install(layers: Sequence[Layer], turn: int) -> int:
     return 0
 
 
-def last_printed(layers: Sequence[Layer]) -> str:
-    """The latest line of the pips that install these layers."""
-    logs = [log for layer in layers if (log := ROOT / layer.environment / "pip.log").exists()]
-    logs.sort(key=lambda log: log.stat().st_mtime)
-    lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-    return lines[-1][:80] if lines else "making environments"
+def finish(layer: Layer) -> None:
+    """Records the layer, once all its commands start, though the path may have a space."""
+    environment = ROOT / layer.environment
+    python = environment / "bin" / "python"
+    started_by_kernel = f"#!{python}\n".encode()
+    started_by_shell = f'#!/bin/sh\n"exec" "{python}" "$0" "$@"\n'.encode()  # Python ignores that
+    for command in environment.glob("bin/*"):
+        if command.is_file() and (content := command.read_bytes()).startswith(started_by_kernel):
+            command.write_bytes(content.replace(started_by_kernel, started_by_shell, 1))
+    requirements = [(REQUIREMENTS / name).read_text() for name in layer.requirements]
+    (environment / "installed").write_text("".join(requirements))
+
+
+def last_printed(layer: Layer) -> str:
+    log = ROOT / layer.environment / "pip.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[-1][:80] if lines else f"making {layer.environment}"
 
 
 def main() -> int:

@@ -105,12 +105,14 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone, in which `install.py` installs one tiny package."""
-    clone = tmp_path / "clone"
+    clone = tmp_path / "a clone"
     shutil.copytree(ROOT / "scripts", clone / "scripts")
     (clone / "requirements").mkdir()
     wheel = tmp_path / "tiny-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as files:
-        files.writestr("tiny.py", "")
+        script = zipfile.ZipInfo("tiny-1.data/scripts/tiny")
+        script.external_attr = 0o100755 << 16
+        files.writestr(script, "#!python\nprint('works')\n")
         files.writestr(
             "tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
         )
@@ -144,7 +146,7 @@ def test_what_is_missing_is_installed_and_no_more(clone: Path) -> None:
     printed = install(clone)
     assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 210 MB.\n")
     assert "\nInstalled in " in printed
-    subprocess.run([python, "-c", "import tiny"], check=True)
+    assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"]) == b"works\n"
     assert install(clone) == ""
     assert install(clone, "--by-this-python") == ""
 
