@@ -1,4 +1,4 @@
-"""`python -m scripts.install run emulator`: installs those of these layers that are missing."""
+"""`python -m scripts.install run emulator`: installs these layers where they are missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def is_installed(layer: Layer) -> bool:
 
 
 def install(layers: Sequence[Layer], turn: int) -> int:
-    """Installs all at the same time, with pip at work visible; returns the exit status."""
+    """Installs layers at the same time, with pip's work visible; returns the exit status."""
     what = ", and ".join(f"{layer.content} into {layer.environment}" for layer in layers)
     print(f"Installing {what}: {sum(layer.megabytes for layer in layers)} MB.", flush=True)
     started = shown = time.monotonic()
@@ -94,11 +94,13 @@ def install(layers: Sequence[Layer], turn: int) -> int:
 
 
 def finish(layer: Layer) -> None:
-    """Records the layer, once all its commands start, though the path may have a space."""
+    """Lets the layer's commands start in a path with a space, then records the layer."""
     environment = ROOT / layer.environment
     python = environment / "bin" / "python"
     started_by_kernel = f"#!{python}\n".encode()
-    started_by_shell = f'#!/bin/sh\n"exec" "{python}" "$0" "$@"\n'.encode()  # Python ignores that
+    started_by_shell = (
+        f'#!/bin/sh\n"exec" "{python}" "$0" "$@"\n'.encode()
+    )  # a mere string to Python
     for command in environment.glob("bin/*"):
         if command.is_file() and (content := command.read_bytes()).startswith(started_by_kernel):
             command.write_bytes(content.replace(started_by_kernel, started_by_shell, 1))
