@@ -17,6 +17,7 @@ from scripts.processes import kill_group, lock
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an active environment
+LOOKING_WITHIN = 1.0  # seconds; a make that installs nothing holds the lock for less
 
 # Its arguments: the Python, the environment and the requirements.
 INSTALL = """
@@ -123,7 +124,7 @@ def main() -> int:
         hint = "install it, on Debian and Ubuntu with: apt install python3-venv"
         print(f"{PYTHON} has no venv module; {hint}", file=sys.stderr)
         return 1
-    turn = lock(REQUIREMENTS, 0)
+    turn = lock(REQUIREMENTS, LOOKING_WITHIN)
     if turn is None:
         print("Another make is installing here; waiting for it ...", flush=True)
         turn = lock(REQUIREMENTS, float("inf"))

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import pytest
 import scripts.install
 from scripts.emulator import HOST, ROOT
 from scripts.install import is_usable
+from scripts.processes import lock
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud, free_port
 from tests.e2e.test_make_run import one_line, script
@@ -147,7 +149,13 @@ def test_what_is_missing_is_installed_and_no_more(clone: Path) -> None:
     assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 210 MB.\n")
     assert "\nInstalled in " in printed
     assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"]) == b"works\n"
-    assert install(clone) == ""
+    lookers_lock = lock(clone / "requirements", 0)
+    assert lookers_lock is not None
+    with script("install", 0, command=[*INSTALL, "run"], cwd=clone) as other:
+        time.sleep(0.5)
+        os.close(lookers_lock)
+        assert other.ends() == 0
+    assert other.printed == ""
     assert install(clone, "--by-this-python") == ""
 
     requirements = clone / "requirements" / "run.txt"
