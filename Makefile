@@ -1,15 +1,15 @@
-# `make` lists what can be done. Everything is installed into .venv, .venv-emulator and .venv-scan.
+# `make` lists the targets. Everything is installed into .venv, .venv-emulator and .venv-scan.
 
 PYTHON ?= python3
 PORT ?= 4566
 STACK ?= ChaliceChat
 MINUTES ?= 60
 BIN := .venv/bin
-AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
+AWS := $(BIN)/aws
 export PORT
-export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
+export PYTHONDONTWRITEBYTECODE :=# compiled code starts in half the time
 
-# What chat, url, smoke and load talk to: the chat that runs here, unless another is named.
+# The chat for chat, url, smoke and load: the one that runs here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
 
 .DEFAULT_GOAL := help
@@ -131,12 +131,12 @@ need-bucket:
 	case "$$place" in \
 		None) place=us-east-1 ;; \
 		EU) place=eu-west-1 ;; \
-		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', and try again" >&2; exit 1 ;; \
+		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', then retry" >&2; exit 1 ;; \
 		*" "*) exit 0 ;; \
 	esac; \
 	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
-# Says what is wrong with $(PYTHON), if anything is, and installs what is missing.
+# Explains why $(PYTHON) will not do, or installs the missing layers.
 define INSTALL
 @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 status=$$?; found=$$(command -v "$(PYTHON)"); \

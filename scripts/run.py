@@ -25,7 +25,7 @@ class Stopped(Exception):
 
 
 class Steps:
-    """Says what is being done, and how long it took once the next step begins."""
+    """Prints each step as it begins, and its duration once it has ended."""
 
     def __init__(self) -> None:
         self._started: float | None = None
@@ -68,10 +68,10 @@ def redeploy(port: int) -> None:
 
 
 def terminal_has_hung_up() -> bool:
-    """Whether this had a terminal that is closed now.
+    """Whether this was started from a terminal that has closed since.
 
-    The signal for that reaches the session's first process only; if that is make, as in
-    `ssh -t host make run`, it keeps it to itself.
+    The signal for that reaches only the session's first process. If that is make, as in
+    `ssh -t host make run`, make does not pass it on.
     """
     terminal = select.poll()
     terminal.register(0, 0)
@@ -93,13 +93,13 @@ or any WebSocket client:
 
 The first line that you type is your nickname, /help lists the commands.
 To use the AWS CLI or Chalice on the emulator: . {exports}
-After a change of the code: make redeploy{port}
-What the functions print, errors above all, appears below. Ctrl-C stops everything.
+After a change to the code: make redeploy{port}
+The functions' output, errors above all, appears below. Ctrl-C stops everything.
 """
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Handles the first signal; those that follow must not interrupt the clearing up."""
+    """Handles the first signal; later ones must not interrupt the cleanup."""
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped
@@ -107,7 +107,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup is to keep its meaning
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "redeploy"])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -196,7 +197,8 @@ def test_a_running_command_does_not_outlive_it(
     temporary = tmp_path / "temporary files"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "python").symlink_to(sys.executable)  # which finds no environment
+    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
     chalice = tmp_path / "chalice"
     chalice.write_text(STUBBORN)
     chalice.chmod(0o755)
