@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 BURST = 20  # frames at once
 RATE = 5  # frames a second in the long run
+ANNOUNCED_WEIGHT = 3  # frames, for a command that the whole room hears of
 MOST_DROPPED = 200  # frames; then the connection is closed
 WARNING_SECONDS = 1.0  # between two warnings
 REMEMBERED = 10_000  # connections, about 4 MB; those silent for longest are forgotten first
@@ -44,6 +45,15 @@ class Pace:
         if len(self._senders) > REMEMBERED:
             self._senders.popitem(last=False)
         return sender.judge(weight, now)
+
+
+def weight(message: str) -> int:
+    """What the pace counts a frame as: a whole room hears of some commands."""
+    if not message.startswith("/"):
+        return 1
+    word, *arguments = message.lower().split(maxsplit=1)
+    announced = word in ("/join", "/quit") or (word == "/nick" and arguments)
+    return ANNOUNCED_WEIGHT if announced else 1
 
 
 class _Sender:

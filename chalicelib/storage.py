@@ -18,25 +18,19 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib import aws, names
+from chalicelib.arrivals import Arrivals
 from chalicelib.departures import Departures
 from chalicelib.metrics import count
 from chalicelib.rooms import Rooms
-from chalicelib.rows import LIFETIME_SECONDS, Connection, Item, connection, suffix
+from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, Item, connection, suffix
 from chalicelib.transactions import (
     Conflict,
+    NicknameTaken,
     Refused,
     StaleRecord,
     Transactions,
     pauses,
 )
-
-
-class NicknameTaken(Exception):
-    """Another connection, `holder`, has claimed the nickname."""
-
-    def __init__(self, holder: str) -> None:
-        super().__init__(holder)
-        self.holder = holder
 
 
 class Storage:
@@ -81,6 +75,10 @@ class Storage:
         return Rooms(self.table, self._clock)
 
     @cached_property
+    def _arrivals(self) -> Arrivals:
+        return Arrivals(self._transactions, self.find_connection)
+
+    @cached_property
     def _departures(self) -> Departures:
         return Departures(self._transactions, self._rooms, self.find_connection)
 
@@ -98,6 +96,25 @@ class Storage:
         """Record a connection that has opened and has no nickname yet. 1 request."""
         self.table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
+
+    def sign_in(self, connection_id: str, account: Account) -> Connection | None:
+        """Record a connection that has opened, with its account's nickname.
+
+        Returns the account's older connection, if one is open, as it was. The new one has taken
+        its place in the same transaction, so of any that race, one is left. The directory counts
+        the older one out of its room.
+
+        1 transaction for an account that has not connected for 2 hours; otherwise 1 read and 1
+        transaction more, and 1 or 2 writes for a room. Raises `NicknameTaken` if another account
+        holds the nickname, or `StaleRecord`; then nothing has changed.
+        """
+        new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
+        older = self._arrivals.open(new, int(self._clock()))
+        count(ConnectionsOpened=1)
+        if older is not None:
+            count(ConnectionsClosed=1)
+            self._departures.count_out([older])
+        return older
 
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.

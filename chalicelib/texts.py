@@ -4,6 +4,9 @@ No line of it passes for somebody else's, and none of it is a command to the ter
 """
 
 import re
+from collections.abc import Iterable, Iterator
+
+MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
 
 # C0, DEL and C1, without the tab and the line feed; embeddings, overrides and isolates (UAX #9),
 # which reorder the line around them.
@@ -20,3 +23,30 @@ def repeated(text: str, prefix: str = "") -> str:
     """
     lines = text.splitlines() or [""]
     return _CONTROLS.sub("\ufffd", "\n".join(prefix + line for line in lines))
+
+
+def without_surrogates(message: str) -> str:
+    """The message, with characters that UTF-8 cannot encode replaced.
+
+    These are lone surrogates, from JSON escapes.
+    """
+    return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_too_long(line: str) -> bool:
+    """Whether API Gateway would refuse it as one message."""
+    return len(line.encode()) > MESSAGE_BYTES
+
+
+def messages(lines: Iterable[str]) -> Iterator[str]:
+    """Pack lines into as few messages as possible."""
+    message: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode()) + 1
+        if message and size + length - 1 > MESSAGE_BYTES:
+            yield "\n".join(message)
+            message, size = [], 0
+        message.append(line)
+        size += length
+    yield "\n".join(message)

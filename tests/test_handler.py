@@ -363,7 +363,7 @@ def test_members_found_gone_by_an_announcement_are_announced_too(
 def test_departures_fill_several_messages_if_one_cannot_hold_them(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.handler.MESSAGE_BYTES", 40)
+    monkeypatch.setattr("chalicelib.texts.MESSAGE_BYTES", 40)
     people = [chat.person(f"p{n}", "chalice") for n in range(5)]
     for person in people:
         person.vanishes()

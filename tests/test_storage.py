@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.rows import LIFETIME_SECONDS, Connection
-from chalicelib.storage import NicknameTaken, Storage
-from chalicelib.transactions import Conflict, StaleRecord, pauses
+from chalicelib.storage import Storage
+from chalicelib.transactions import Conflict, NicknameTaken, StaleRecord, pauses
 from tests import moto_table
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
