@@ -38,7 +38,8 @@ STACK = "ChaliceChat"
 STAGE = "api"
 
 SERVICES = (
-    "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
+    "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs,"
+    "cognito-idp"
 )
 READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its time
 CLEARED_WITHIN = 3.0  # seconds, for one that was killed
@@ -156,7 +157,7 @@ class Emulator:
         self._say("Packaging the app")
         with packaging(project) as command:
             self.run(*command, str(out), cwd=project)
-        slim(out / "deployment.zip")
+        slim(out)
         self._say("Uploading it")
         self.aws("s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"

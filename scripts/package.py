@@ -44,7 +44,7 @@ def main() -> int:
             env=os.environ | {"AWS_DEFAULT_REGION": region},
         )
     if packaged.returncode == 0:
-        slim(out / "deployment.zip")
+        slim(out)
     return packaged.returncode
 
 
