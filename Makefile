@@ -6,7 +6,7 @@ STACK ?= ChaliceChat
 MINUTES ?= 60
 BIN := .venv/bin
 AWS := $(BIN)/aws
-export PORT
+export PORT SIGN_IN
 export PYTHONDONTWRITEBYTECODE :=# compiled code starts in half the time
 
 # The chat for chat, url, smoke and load: the one that runs here, unless another is named.
@@ -20,7 +20,7 @@ help: ## List these targets
 
 # The chat on this machine
 
-run: ## Run the chat on this machine until Ctrl-C (PORT=4566)
+run: ## Run the chat on this machine until Ctrl-C (PORT=4566, SIGN_IN=on)
 	$(INSTALL) run emulator
 	@exec $(BIN)/python -m scripts.run run
 

@@ -6,6 +6,7 @@ except in a `GET` of a page for itself, where the name of the host gives the pag
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,8 @@ from ministack import app as ministack
 from ministack.core import iam_evaluator, responses, router, sigv4
 
 NAMES = ("127.0.0.1", "localhost")
-HEALTH = ("GET", "/_ministack/health")  # `emulator.py` asks for it
+HEALTH = "/_ministack/health"  # `emulator.py` asks for it
+POOL_KEYS = re.compile(r"/[a-z]+-[a-z]+-\d_\w+/\.well-known/(openid-configuration|jwks\.json)")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -27,7 +29,7 @@ class Gate:
     """Passes on only the requests of this machine's programs and of the emulator's own pages.
 
     Both must address it by its own name. Without a signature they reach API Gateway's routes, which
-    themselves say who may call them, and nothing else.
+    themselves say who may call them, the keys of user pools, which are public, and nothing else.
     """
 
     def __init__(self, app: App, port: int) -> None:
@@ -80,9 +82,11 @@ def without_default_port(host: str) -> str:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether it is for API Gateway, or the health check."""
-    path = scope["path"]
-    return bool((scope["method"], path) == HEALTH or ministack._parse_execute_api_url("", path))
+    """Whether it is for API Gateway, or for a user pool's keys, or the health check."""
+    method, path = scope["method"], scope["path"]
+    if method == "GET" and (path == HEALTH or POOL_KEYS.fullmatch(path)):
+        return True
+    return bool(ministack._parse_execute_api_url("", path))
 
 
 def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes] | None:

@@ -73,6 +73,9 @@ def apply(output: TextIO) -> None:
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
+    # It served a user pool's keys at another address than AWS ("Verifying JSON web tokens").
+    app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
+
     # It serves `@connections` at its own address only, but functions post to AWS's address.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
 
@@ -87,6 +90,17 @@ def apply(output: TextIO) -> None:
 
     # It ended without a word to those who were connected.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
+
+
+async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
+    """The answer of Cognito; the discovery document of a user pool has the address as on AWS."""
+    answer = await original(method, path, *arguments)
+    if answer is None or not path.endswith("/openid-configuration"):
+        return answer
+    status, headers, body = answer
+    document = json.loads(body)
+    document["jwks_uri"] = f"{document['issuer']}/.well-known/jwks.json"
+    return status, headers, json.dumps(document).encode()
 
 
 async def converse(
@@ -180,7 +194,7 @@ def worker_script() -> str:
         ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
         (
             "    _ms_install_invoke_depth()\n",
-            "    _ms_install_invoke_depth()\n    redirect_posts()\n",
+            "    _ms_install_invoke_depth()\n    redirect_posts()\n    redirect_issuers()\n",
         ),
         ("\nrun()\n", f"\n{Path(function_process.__file__).read_text()}\nrun()\n"),
     ):

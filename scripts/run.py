@@ -10,12 +10,16 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 
 from scripts.address import directory_of, variable
 from scripts.address import port as chosen_port
 from scripts.emulator import BIN, Emulator, Failure, require_free_port
 from scripts.processes import STOPPING
+from scripts.user_pool import UserPool
+
+PEOPLE = ("John", "Jenny")  # who may sign in
 
 HAS_TERMINAL = os.isatty(0)
 
@@ -48,9 +52,16 @@ def run(port: int) -> None:
     with Emulator(
         port, directory_of(port), say=steps.begin, functions_output=sys.stdout
     ) as emulator:
-        url = emulator.deploy()
+        if signs_in():
+            steps.begin("Creating a user pool")
+            pool = UserPool(emulator, PEOPLE)
+            url = emulator.deploy(parameters=pool.parameters)
+            addresses = {name: f"{url}?token={pool.token(name)}" for name in PEOPLE}
+        else:
+            url = emulator.deploy()
+            addresses = {}
         steps.end()
-        print(how_to_use(url, emulator), flush=True)
+        print(how_to_use(url, emulator, addresses), flush=True)
         while not terminal_has_hung_up():
             emulator.require_alive()
             time.sleep(0.5)
@@ -78,20 +89,30 @@ def terminal_has_hung_up() -> bool:
     return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
-def how_to_use(url: str, emulator: Emulator) -> str:
+def signs_in() -> bool:
+    chosen = os.environ.get("SIGN_IN") or "off"
+    if chosen not in ("on", "off"):
+        raise Failure(f"SIGN_IN is on or off, not {chosen!r}, as in `make run SIGN_IN=on`.")
+    return chosen == "on"
+
+
+def how_to_use(url: str, emulator: Emulator, addresses: Mapping[str, str]) -> str:
+    """`addresses` has those with which people sign in, by their names; empty for anybody."""
     port = variable(emulator.port)
     exports = shlex.quote(os.path.relpath(emulator.exports))
     wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
+    commands = [
+        f"{name}, signed in for an hour:\n\n    {wsdump} {shlex.quote(address)}"
+        for name, address in addresses.items()
+    ] or [
+        f"In as many other terminals as you like:\n\n    make chat{port}",
+        f"or any WebSocket client:\n\n    {wsdump} {url}",
+    ]
+    how_to_connect = "\n\n".join(commands)
     return f"""
-The chat is running. In as many other terminals as you like:
+The chat is running. {how_to_connect}
 
-    make chat{port}
-
-or any WebSocket client:
-
-    {wsdump} {url}
-
-The first line that you type is your nickname, /help lists the commands.
+{"" if addresses else "The first line that you type is your nickname, "}/help lists the commands.
 To use the AWS CLI or Chalice on the emulator: . {exports}
 After a change to the code: make redeploy{port}
 The functions' output, errors above all, appears below. Ctrl-C stops everything.
