@@ -52,11 +52,11 @@ MOST_ROOMS = 1_000  # in one list
 
 TOO_FAST = "You are sending too fast. Wait a moment."
 
-ATTEMPTS = 5  # at a frame, when others of its connection are answered at the same time
+ATTEMPTS = 5  # to answer a frame while others of its connection are answered
 ANNOUNCED_WEIGHT = 3  # of a command that the whole room hears of
 
-# Connections removed before they are announced: 7 transactions, a fraction of a second. Each
-# announcement costs up to `AUDIENCE` posts.
+# Connections removed before their departures are announced: 7 transactions, a fraction of a
+# second. Each announcement costs up to `AUDIENCE` posts.
 REMOVED_AT_ONCE = 7 * DEPARTURES
 
 Command = Callable[[Connection, list[str]], None]
@@ -257,13 +257,13 @@ class Handler:
         return None
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order of joining; adds the asker, since the index may not list it yet."""
+        """In the order of joining, with the asker, whom the index may not list yet."""
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
 
     def _room_names(self) -> list[str]:
-        """Of at most `MOST_ROOMS`, so that a list costs little however many are open."""
+        """The first `MOST_ROOMS`, so that a list costs little however many are open."""
         rooms = list(islice(self._storage.iter_rooms(MOST_ROOMS + 1), MOST_ROOMS + 1))
         if len(rooms) > MOST_ROOMS:
             rooms[MOST_ROOMS:] = ["... and more rooms."]
@@ -318,7 +318,7 @@ class Handler:
     def _announce_departures(
         self, departed: list[Connection], absent: Collection[str]
     ) -> list[Connection]:
-        """Tell each room in one message, if that is enough. Returns the members that are gone.
+        """Announce them to each room, in one message if they fit; returns the members found gone.
 
         A failure is logged: the departed have left all the same.
         """
@@ -341,7 +341,7 @@ class Handler:
 
 
 def _weight(message: str) -> int:
-    """What the pace counts a frame as: a whole room hears of some commands."""
+    """The weight of a frame: commands that a whole room hears of weigh more."""
     if not message.startswith("/"):
         return 1
     word, *arguments = message.lower().split(maxsplit=1)
@@ -358,10 +358,7 @@ def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
 
 
 def _without_surrogates(message: str) -> str:
-    """The message, with characters that UTF-8 cannot encode replaced.
-
-    These are lone surrogates, from JSON escapes.
-    """
+    """Replace lone surrogates: JSON escapes can hold them, UTF-8 cannot."""
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

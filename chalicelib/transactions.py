@@ -11,7 +11,7 @@ from chalicelib.rows import Connection, Item, claim_key
 # Reasons for cancellation that are worth a retry (TransactWriteItems).
 _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-# Nothing new is started with less time than this until the invocation's deadline.
+# Nothing new starts this close to the invocation's deadline.
 REST_SECONDS = 1.0
 
 
@@ -20,14 +20,14 @@ class StaleRecord(Exception):
 
 
 class Conflict(StaleRecord):
-    """Other transactions kept changing the same rows. Nothing has changed by this one."""
+    """Other transactions kept changing the same rows. This one has changed nothing."""
 
 
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
-    `found` maps the names of their actions to the rows found instead, in DynamoDB's own
-    notation; a row is empty if there was none.
+    `found` maps the name of each action that failed to the row found instead, in DynamoDB's own
+    notation; the row is empty if there was none.
     """
 
     def __init__(self, found: dict[Any, Item]) -> None:
@@ -97,7 +97,7 @@ class Transactions:
         }
 
     def claim(self, connection: Connection, now: int) -> Item:
-        """Claim its nickname if that is free, expired or its own; `Refused` has the holder."""
+        """Claim its nickname if the claim is free, expired or its own; `Refused` has the holder."""
         return self.put(
             connection.claim_row,
             ConditionExpression="attribute_not_exists(PK) OR expires_at <= :now "
