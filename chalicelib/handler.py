@@ -88,9 +88,10 @@ class Handler:
         """Answer a frame, whatever its content. Raises nothing: failures are logged, and the
         sender is told that something went wrong.
 
-        A text costs 2 requests to DynamoDB, both reads, whatever the table's size, and a post
-        for each member. A command costs 1 read for the connection, plus the cost of its
-        `Storage` method. A frame above the pace costs none, and at most one post.
+        A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
+        and a post for each member. A command costs 1 read for the connection, plus the cost of
+        its `Storage` method. A frame above the pace costs at most one post, or two requests if it
+        closes the connection.
         """
         try:
             if self._keeps_pace(connection_id, message):
