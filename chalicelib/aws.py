@@ -49,10 +49,10 @@ def posts_endpoint() -> str:
 
 
 def tls_context(session: Any) -> ssl.SSLContext:
-    """Trusts the authorities that clients of a boto3 session trust, and checks host names.
+    """A context with the authorities that a boto3 session's clients trust; it checks host names.
 
-    These are AWS_CA_BUNDLE or `ca_bundle` of the configuration, REQUESTS_CA_BUNDLE, or those that
-    come with botocore. Takes 20 ms of CPU. Raises `OSError` if the file cannot be read.
+    These come from AWS_CA_BUNDLE or `ca_bundle` of the configuration, REQUESTS_CA_BUNDLE, or
+    botocore itself. Takes 20 ms of CPU. Raises `OSError` if the file cannot be read.
     """
     chosen = session._session.get_config_variable("ca_bundle")
     if chosen is None:

@@ -56,10 +56,10 @@ MOST_ROOMS = 1_000  # in one list
 
 TOO_FAST = "You are sending too fast. Wait a moment."
 
-ATTEMPTS = 5  # at a frame, when others of its connection are answered at the same time
+ATTEMPTS = 5  # to answer a frame while others of its connection are answered
 
-# Connections removed before they are announced: 7 transactions, a fraction of a second. Each
-# announcement costs up to `AUDIENCE` posts.
+# Connections removed before their departures are announced: 7 transactions, a fraction of a
+# second. Each announcement costs up to `AUDIENCE` posts.
 REMOVED_AT_ONCE = 7 * DEPARTURES
 
 Command = Callable[[Connection, list[str]], None]
@@ -109,9 +109,10 @@ class Handler:
         """Answer a frame, whatever its content. Raises nothing: failures are logged, and the
         sender is told that something went wrong.
 
-        A text costs 2 requests to DynamoDB, both reads, whatever the table's size, and a post
-        for each member. A command costs 1 read for the connection, plus the cost of its
-        `Storage` method. A frame above the pace costs none, and at most one post.
+        A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
+        and a post for each member. A command costs 1 read for the connection, plus the cost of
+        its `Storage` method. A frame above the pace costs at most one post, or two requests if it
+        closes the connection.
         """
         try:
             if self._keeps_pace(connection_id, message):
@@ -296,13 +297,13 @@ class Handler:
         self._remove(self._announce_departures([older], {older.id}))
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order of joining; adds the asker, since the index may not list it yet."""
+        """In the order of joining, with the asker, whom the index may not list yet."""
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
 
     def _room_names(self) -> list[str]:
-        """Of at most `MOST_ROOMS`, so that a list costs little however many are open."""
+        """The first `MOST_ROOMS`, so that a list costs little however many are open."""
         rooms = list(islice(self._storage.iter_rooms(MOST_ROOMS + 1), MOST_ROOMS + 1))
         if len(rooms) > MOST_ROOMS:
             rooms[MOST_ROOMS:] = ["... and more rooms."]
@@ -357,7 +358,7 @@ class Handler:
     def _announce_departures(
         self, departed: list[Connection], absent: Collection[str]
     ) -> list[Connection]:
-        """Tell each room in one message, if that is enough. Returns the members that are gone.
+        """Announce them to each room, in one message if they fit; returns the members found gone.
 
         A failure is logged: the departed have left all the same.
         """

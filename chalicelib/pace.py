@@ -1,8 +1,8 @@
 """How fast one connection may send.
 
 Each execution environment of the function keeps count for itself, in memory, so a frame costs no
-request. Lambda may spread the frames of a connection over several environments: the pace bounds
-what one person can do to the others, it is not an exact count. docs/security.md has figures.
+request. Lambda may spread the frames of a connection over several environments, so the pace is not
+exact: it bounds the harm that one person can do to the others. docs/security.md has figures.
 """
 
 import time
@@ -19,7 +19,7 @@ REMEMBERED = 10_000  # connections, about 4 MB; those silent for longest are for
 
 
 class Verdict(Enum):
-    """What to do with a frame."""
+    """The treatment of a frame."""
 
     ANSWER = auto()
     DROP = auto()
@@ -28,9 +28,9 @@ class Verdict(Enum):
 
 
 class Pace:
-    """The frames of each connection as a token bucket. Costs no request.
+    """A token bucket for each connection. Costs no request.
 
-    `clock` gives seconds that go on while Lambda freezes the environment.
+    `clock` gives seconds, and goes on while Lambda freezes the environment.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -38,7 +38,7 @@ class Pace:
         self._senders: OrderedDict[str, _Sender] = OrderedDict()  # by their latest frame
 
     def judge(self, connection_id: str, weight: int) -> Verdict:
-        """Count a frame, which weighs as much as `weight` frames, and say what to do with it."""
+        """Count a frame as `weight` frames, and return its treatment."""
         now = self._clock()
         sender = self._senders.setdefault(connection_id, _Sender(now))
         self._senders.move_to_end(connection_id)
@@ -48,7 +48,7 @@ class Pace:
 
 
 def weight(message: str) -> int:
-    """What the pace counts a frame as: a whole room hears of some commands."""
+    """The weight of a frame: commands that a whole room hears of weigh more."""
     if not message.startswith("/"):
         return 1
     word, *arguments = message.lower().split(maxsplit=1)

@@ -21,7 +21,7 @@ from chalicelib.storage import Storage
 from chalicelib.transactions import REST_SECONDS
 
 # Connections that one invocation posts to. The rest of a larger room is handed over to the
-# fan-out function, as many at a time. 5,000 take 0.6 s at 8 ms a post. Their ids and nicknames
+# fan-out function, in chunks of this size. 5,000 take 0.6 s at 8 ms a post. Their ids and nicknames
 # and the longest message fit into the 1 MB of an asynchronous invocation (Lambda quotas).
 CHUNK = 5_000
 
@@ -66,9 +66,9 @@ class Sender:
         and server errors are retried, and nobody waits for a slow member.
 
         A post that fails for good is logged, and the others still get the message. Posts that
-        miss the deadline are handed over as well. A fan-out function returns the connections
-        that it finds gone to its own caller. If this function crashes, its own posts and those
-        not yet handed over are lost.
+        miss the deadline are handed over as well. The fan-out function returns the connections
+        that it finds gone to its own caller, not here. If this function crashes, its own posts
+        and those not yet handed over are lost.
 
         Cost: a request for each post. Exceptions from `connections` propagate, after the posts to
         those that were read.
@@ -87,12 +87,12 @@ class Sender:
     def fan_out(self, event: dict[str, Any], function_name: str) -> list[Connection]:
         """The body of the fan-out function: post to a chunk.
 
-        `function_name` is its own. It hands over the posts it cannot make in time. Returns the
-        same as `post`.
+        `function_name` is its own name: it hands over to itself the posts it cannot make in
+        time. Returns the same as `post`.
 
         If it crashes, or Lambda delivers the event twice, nobody gets the message twice. The
         retry, a minute later, skips the slice in which the function crashed and logs that. So up
-        to `SLICE` connections miss the message, fewer those that had it already. They may be more
+        to `SLICE` connections miss the message, less those that already had it. More may miss it
         if the retry fails too; then the event becomes a dead letter.
 
         Cost: a request for each post, and a write to the table for each `SLICE` of them. Raises
@@ -133,7 +133,7 @@ class Sender:
         return self.broadcast([connection_id], message)
 
     def broadcast(self, connection_ids: Iterable[str], message: str) -> list[Connection]:
-        """`post`, and remove the connections that are gone. Returns as `delete_connections`."""
+        """`post`, and remove the connections that are gone; returns those it removed."""
         gone = self.post(map(Connection, connection_ids), message)
         return self._storage.delete_connections(gone)
 
@@ -245,7 +245,7 @@ def _chunks(connections: Iterable[Connection]) -> Iterator[list[Connection]]:
 
 
 def _seconds_for_posts() -> float:
-    """Seconds in which posts may start; a third of a short timeout (answers may take as long)."""
+    """How long posts may start; near the deadline a third of the rest: answers may take as long."""
     left = aws.seconds_left()
     if left < REST_SECONDS:
         return 0.0

@@ -1,8 +1,8 @@
 """Parts of a large room that only one invocation of the fan-out function posts to.
 
 Lambda retries an invocation that has crashed, and may deliver any event more than once
-(Lambda: "Asynchronous invocation"). So every slice has a row that is written before the first
-post to it. An invocation that finds the row skips the slice.
+(Lambda: "Asynchronous invocation"). So an invocation writes a row for each slice before its first
+post to it, and skips a slice whose row it finds.
 """
 
 import time
@@ -17,20 +17,20 @@ ROW_SECONDS = 600
 def begin(
     table: Any, slice_id: str, invocation_id: str, clock: Callable[[], float] = time.time
 ) -> bool:
-    """Begin to post to a slice; returns whether no other invocation has begun.
+    """Begin to post to a slice; returns False if another invocation has begun it.
 
-    1 request. Raises DynamoDB's errors; then the slice may have begun.
+    1 request. Raises DynamoDB's errors; then the slice may count as begun.
     """
     try:
         table.put_item(
             Item={
-                # Both keys spread the writes over partitions: of the table and of its index.
+                # The id in both keys spreads the writes over partitions of the table and its index.
                 "PK": f"slice_{slice_id}",
                 "SK": f"begun_{slice_id}",
                 "invocation": invocation_id,
                 "expires_at": int(clock()) + ROW_SECONDS,
             },
-            # The second condition is for boto3, which repeats a request whose answer was lost.
+            # boto3 repeats a request whose answer was lost; the second condition lets it pass.
             ConditionExpression="attribute_not_exists(PK) OR invocation = :invocation",
             ExpressionAttributeValues={":invocation": invocation_id},
         )

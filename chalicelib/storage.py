@@ -121,7 +121,7 @@ class Storage:
 
         1 request, a consistent read; 2 if the row is missing, or is found twice. A query may
         see half of a rename, since only reads of single items are isolated from transactions
-        (Amazon DynamoDB transactions: isolation levels); the second read comes after it.
+        (Amazon DynamoDB transactions: isolation levels); the second read comes after the rename.
         """
         found = self._read(connection_id)
         return found if found and self._is_alive(found.expires_at) else None
@@ -129,8 +129,8 @@ class Storage:
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, and its room has one member less.
 
-        Returns it as it was to the one caller that removed it; None to any other, and for an
-        expired one, which nobody sees any more. 1 read, then as `delete_connections`.
+        Only the one caller that removed it gets the connection as it was; any other gets None. An
+        expired one, which nobody sees any more, is None too. 1 read, then as `delete_connections`.
         """
         for pause in pauses():
             found = self._read(connection_id)

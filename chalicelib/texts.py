@@ -18,18 +18,16 @@ def repeated(text: str, prefix: str = "") -> str:
 
     Lines end where `str.splitlines` splits, and are joined by line feeds; a break at the end is
     dropped, and an empty text is one empty line. Other control characters become U+FFFD, all else
-    is unchanged. So a terminal shows each line after its true prefix, if it is wide enough: where
-    it wraps a line, or what unusual letters look like there, is not promised.
+    is unchanged. So a terminal that is wide enough shows each line after its true prefix.
+
+    Not promised: the wrapping of lines in a narrow one, or the looks of unusual letters.
     """
     lines = text.splitlines() or [""]
     return _CONTROLS.sub("\ufffd", "\n".join(prefix + line for line in lines))
 
 
 def without_surrogates(message: str) -> str:
-    """The message, with characters that UTF-8 cannot encode replaced.
-
-    These are lone surrogates, from JSON escapes.
-    """
+    """Replace lone surrogates: JSON escapes can hold them, UTF-8 cannot."""
     return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

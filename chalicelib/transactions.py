@@ -11,7 +11,7 @@ from chalicelib.rows import Connection, Item, claim_key
 # Reasons for cancellation that are worth a retry (TransactWriteItems).
 _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-# Nothing new is started with less time than this until the invocation's deadline.
+# Nothing new starts this close to the invocation's deadline.
 REST_SECONDS = 1.0
 
 
@@ -20,7 +20,7 @@ class StaleRecord(Exception):
 
 
 class Conflict(StaleRecord):
-    """Other transactions kept changing the same rows. Nothing has changed by this one."""
+    """Other transactions kept changing the same rows. This one has changed nothing."""
 
 
 class NicknameTaken(Exception):
@@ -36,8 +36,8 @@ class NicknameTaken(Exception):
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
-    `found` maps the names of their actions to the rows found instead, in DynamoDB's own
-    notation; a row is empty if there was none.
+    `found` maps the name of each action that failed to the row found instead, in DynamoDB's own
+    notation; the row is empty if there was none.
     """
 
     def __init__(self, found: dict[Any, Item]) -> None:
@@ -107,7 +107,7 @@ class Transactions:
         }
 
     def claim(self, connection: Connection, now: int, holder: str | None = None) -> Item:
-        """Claim its nickname if that is free, expired, or has this holder, by default itself.
+        """Claim its nickname if the claim is free, expired, or `holder`'s, by default its own.
 
         `Refused` has the holder.
         """

@@ -47,7 +47,7 @@ GOODBYE_WITHIN = 0.7  # seconds
 
 
 class Failure(Exception):
-    """Something that whoever typed the command can put right: what, and how, in one line."""
+    """An error that the user can fix; its line says what is wrong and how to fix it."""
 
 
 def aws_environment(port: int) -> dict[str, str]:
@@ -199,7 +199,7 @@ class Emulator:
         return f"ws://{endpoint_of(self.port, api_id)}"
 
     def aws(self, *command: str) -> str:
-        """What a command of the AWS CLI prints; when it fails, its output and a Failure."""
+        """Runs a command of the AWS CLI and returns its output; prints that if it fails."""
         if self._server is not None:
             self.require_alive()
         self._aws = self._aws or self._new_aws()
@@ -214,7 +214,7 @@ class Emulator:
         return output
 
     def run(self, *command: str, cwd: Path = ROOT) -> str:
-        """What a program of .venv prints; when it fails, its output and a Failure.
+        """Runs a program of .venv and returns its output; prints that if it fails.
 
         It joins the process group of the emulator that this started, so that one kill ends both and
         whatever they started in turn; without an emulator, it has a group of its own.
@@ -333,7 +333,7 @@ class Emulator:
             time.sleep(0.05)
 
     def _process_that_answers(self) -> str | None:
-        """The id of the MiniStack on the port, which tells it as its edition."""
+        """The id of the MiniStack on the port, which reports it as its edition."""
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
@@ -377,7 +377,7 @@ def read_exports(file: Path) -> dict[str, str]:
 def failure(command: Sequence[str], output: str, errors: str) -> Failure:
     """Prints what a command printed."""
     print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
-    return Failure(f"`{' '.join(command)}` failed, see above; put that right and try again.")
+    return Failure(f"`{' '.join(command)}` failed, see above; fix that and retry.")
 
 
 def require_free_port(port: int) -> None:

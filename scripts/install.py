@@ -43,7 +43,7 @@ LAYERS = {
 
 
 def is_usable(environment: Path, *, by_this_python: bool) -> bool:
-    """Whether pip can add to an environment: it is complete, unmoved, and of the right Python."""
+    """Whether pip can add to it: the environment is complete, unmoved and of the right Python."""
     if not all((environment / name).exists() for name in ("installed", "pip.log", "bin/python")):
         return False
     printed = (environment / "pip.log").read_text(errors="replace")
@@ -61,7 +61,7 @@ def is_installed(layer: Layer) -> bool:
 
 
 def install(layers: Sequence[Layer], turn: int) -> int:
-    """Installs layers at the same time, with pip's work visible; returns the exit status."""
+    """Installs layers at the same time and shows pip's progress; returns the exit status."""
     what = ", and ".join(f"{layer.content} into {layer.environment}" for layer in layers)
     print(f"Installing {what}: {sum(layer.megabytes for layer in layers)} MB.", flush=True)
     started = shown = time.monotonic()

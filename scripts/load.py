@@ -39,7 +39,7 @@ class Talker(Client):
 
 
 class Load:
-    """The talk of people in rooms, in one thread, which keeps the load of the client itself low."""
+    """The talk of people in rooms, in one thread, which takes little CPU."""
 
     def __init__(self, url: str, people: int, rooms: int, seconds: float) -> None:
         self._url, self._people, self._rooms = url, people, rooms
@@ -120,8 +120,7 @@ class Load:
 
 
 class Flooder(threading.Thread):
-    """Somebody in a room of their own, who sends as fast as they can, and comes back when
-    disconnected."""
+    """Sends without a pause, alone in a room, and connects again when disconnected."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -151,7 +150,7 @@ class Flooder(threading.Thread):
 
 
 def rows_left() -> int:
-    """The rows of the table of the chat here, once it is empty or time is up."""
+    """The number of rows in the table of the chat here, once it is 0 or time is up."""
     table = boto3.resource("dynamodb").Table("ChaliceChat")
     deadline = time.monotonic() + LEFT_WITHIN
     while rows := int(table.scan(Select="COUNT", ConsistentRead=True)["Count"]):
@@ -170,9 +169,9 @@ def load(
     seconds: float = SECONDS,
     flooders: int = 0,
 ) -> bool:
-    """Prints what was heard; whether everybody heard every line once."""
+    """Prints the figures; returns whether everybody heard every line once."""
     print(
-        f"{url}\n{people} people in {rooms} rooms, each says a text every {EVERY:g} s "
+        f"{url}\n{people} people in {rooms} rooms; each says a text every {EVERY:g} s "
         f"for {seconds:g} s\n",
         flush=True,
     )

@@ -1,7 +1,7 @@
 """Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
 
-A browser sends requests to this machine for every page that it shows. It names the page's origin,
-except in a `GET` of a page for itself, where the name of the host gives the page away.
+A browser sends requests to this machine for any page that it shows. It names the page's origin,
+except in a `GET` to the page's own host, whose name gives the page away.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Gate:
     """Passes on only the requests of this machine's programs and of the emulator's own pages.
 
-    Both must address it by its own name. Without a signature they reach API Gateway's routes, which
-    themselves say who may call them, the keys of user pools, which are public, and nothing else.
+    Both must address the emulator by its own name. Unsigned requests reach only the health check,
+    the public keys of user pools, and API Gateway's routes, which have authorization of their own.
     """
 
     def __init__(self, app: App, port: int) -> None:
@@ -50,12 +50,12 @@ class Gate:
             await self._pass_if_signed(scope, receive, without_cors(send))
 
     def _refusal(self, scope: Scope) -> str | None:
-        """Why neither a program here nor an own page sends such a request; None if one may."""
+        """The reason to refuse a request; None if a program here or an own page may send it."""
         hosts = [without_default_port(host) for host in values(scope, b"host")]
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return f"This emulator answers at http://{self._hosts[0]} only, not under other names."
         if not set(values(scope, b"origin")) <= set(self._origins):
-            return "This emulator does not answer pages of another origin than its own."
+            return "Of web pages, this emulator answers only its own."
         return None
 
     async def _pass_if_signed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +82,7 @@ def without_default_port(host: str) -> str:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether it is for API Gateway, or for a user pool's keys, or the health check."""
+    """Whether the request is for API Gateway, for a user pool's keys, or the health check."""
     method, path = scope["method"], scope["path"]
     if method == "GET" and (path == HEALTH or POOL_KEYS.fullmatch(path)):
         return True
@@ -110,7 +110,7 @@ def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], b
 
 
 def without_cors(send: Send) -> Send:
-    """MiniStack allows every origin to read its answers."""
+    """Drops the headers by which MiniStack lets every origin read its answers."""
 
     async def send_without_cors(message: dict[str, Any]) -> None:
         if "headers" in message:

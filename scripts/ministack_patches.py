@@ -76,10 +76,10 @@ def apply(output: TextIO) -> None:
     # It served a user pool's keys at another address than AWS ("Verifying JSON web tokens").
     app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
 
-    # It serves `@connections` at its own address only, but functions post to AWS's address.
+    # It served `@connections` at its own address only, but functions post to AWS's address.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
 
-    # It refused templates with resource types that it does not know ...
+    # It refused templates with resource types that it did not know ...
     provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
     changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
 
@@ -88,7 +88,7 @@ def apply(output: TextIO) -> None:
         alarm_record, provisioners._cw_metric_alarm_record
     )
 
-    # It ended without a word to those who were connected.
+    # It ended without closing its WebSockets.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
 
@@ -106,7 +106,7 @@ async def discover(original: Any, method: str, path: str, *arguments: Any) -> An
 async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
 ) -> None:
-    """Handles a WebSocket, and knows how to close it meanwhile."""
+    """Handles a WebSocket, which `say_goodbye` can close meanwhile."""
 
     async def receive_unless_ending() -> Any:
         message = await receive()
@@ -122,7 +122,7 @@ async def converse(
 
 
 def say_goodbye() -> None:
-    """Closes all WebSockets with the code with which API Gateway ends a connection."""
+    """Closes all WebSockets with the code that API Gateway uses to end a connection."""
     ending.set()
     closing = [
         asyncio.run_coroutine_threadsafe(send(GOING_AWAY), loop)
@@ -132,7 +132,7 @@ def say_goodbye() -> None:
 
 
 def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
-    """As if the role had a secret path: its name, which is what counts, comes after that."""
+    """Hashes a secret path of the role too; MiniStack finds the role by the name after it."""
     return original(config | {"Role": config["Role"].replace(":role/", f":role/{SECRET}/")})
 
 

@@ -419,10 +419,10 @@ def test_everybody_gets_the_message_although_one_address_refuses(
 def test_time_runs_out(connections: Connections, poster: Poster) -> None:
     connections.otherwise = 429
     ids = throttled_forever()
-    result = poster.post(ids, "hello", seconds=0.3)
-    assert result.stopped == "not done within 0.3 s"
+    result = poster.post(ids, "hello", seconds=1)
+    assert result.stopped == "not done within 1 s"
     assert set(result.failed.values()) == {'429 {"message": "LimitExceededException"}'}
-    assert 0.3 <= result.seconds < 1
+    assert 1 <= result.seconds < 4
     assert int(next(ids).removeprefix("throttled")) == len(result.failed)
 
 

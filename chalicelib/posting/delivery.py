@@ -12,7 +12,8 @@ from .http1 import Answer
 from .pool import FIRST_CONNECTIONS, Pool
 from .sigv4 import Signer
 
-# For one answer, connecting included. `Pool` gives up hanging posts sooner, once others are answered.
+# For one answer, connecting included. `Pool` gives up hanging posts sooner once others are
+# answered.
 ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
@@ -20,17 +21,17 @@ ANSWER_SECONDS = 3.0
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
-# Back-off before retry n is at most FIRST_RETRY_SECONDS * 2**n, or LONGEST_RETRY_SECONDS, and
-# random between that and its half: posts that were refused together must not come back together.
+# The longest back-off before the first retry; it doubles with each retry, up to the second figure.
+# Each is random between its half and its whole: posts refused together must not come back together.
 # Six attempts take 0.9 to 1.9 s.
 FIRST_RETRY_SECONDS = 0.06
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
 # API Gateway answers 429 when the account's quota is used up, and also when the buffer of that one
-# client is full. A quota refuses many posts, and they get through sooner or later. It is assumed to
-# be used up while so many posts are waiting for a retry, and for so long after a retry succeeded.
-# Then a 429 is retried for as long as POST_SECONDS: several functions that post to one room share
+# client is full. A quota refuses many posts, and they get through sooner or later. So it is assumed
+# to be used up while MANY_WAITING posts wait for a retry, and for THROTTLED_SECONDS after a retry
+# succeeded. Then a 429 is retried for POST_SECONDS: several functions that post to one room share
 # the quota, and with six attempts 20 of them failed to reach a tenth of 100,000 members
 # (`benchmarks/simulate.py`).
 MANY_WAITING = 64
@@ -135,7 +136,7 @@ class Delivery:
 
     @property
     def _waiting_limit(self) -> int:
-        """Low until the first answers, so that an unreachable endpoint fails only few posts."""
+        """Low until the first answers, so that an unreachable endpoint fails only a few posts."""
         return min(MAX_WAITING, FIRST_CONNECTIONS + self._pool.answers)
 
     def _next_retry(self) -> float | None:

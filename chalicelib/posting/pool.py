@@ -21,13 +21,13 @@ POOL_SIZE = 64
 # this way; with a whole CPU both took 0.07 s.
 FIRST_CONNECTIONS = 8
 
-# A request in flight for longer no longer takes up room: few hanging requests would otherwise hold
+# A request in flight for longer than this takes up no room: otherwise a few hanging ones would hold
 # up all others. API Gateway answers in milliseconds. A slow API gets PATIENCE times its usual time,
 # because more requests at once would only make it slower.
 SLOW_SECONDS = 0.25
 PATIENCE = 4
 
-# The limit with all slow requests, which are up to half of Lambda's 1,024 file descriptors.
+# The limit, slow requests included: half of Lambda's 1,024 file descriptors.
 MAX_IN_FLIGHT = 512
 
 # A connection that was idle for longer is not reused: a load balancer or a NAT may have closed it
@@ -72,8 +72,8 @@ class Pool(Generic[Ticket]):
         """Whether another request may start.
 
         The limit grows with the answers up to `POOL_SIZE`. Each slow request leaves room for two
-        others: while nothing is answered, the pool doubles every `SLOW_SECONDS`, to `MAX_IN_FLIGHT`
-        at most.
+        others: while nothing is answered, the pool more than doubles every `SLOW_SECONDS`, to
+        `MAX_IN_FLIGHT` at most.
         """
         opened = self._idle or self._slow
         limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2)
@@ -192,13 +192,13 @@ class Pool(Generic[Ticket]):
         return min(self.answer_seconds, PATIENCE * self._slow_seconds)
 
     def _count_slow(self) -> int:
-        """Counted after the answers were read: one that this process has not read is not slow."""
+        """To be called once answers are read: a request is not slow if its answer lies unread."""
         oldest = time.monotonic() - self._slow_seconds
         starts = (since for _, since in self._busy.values())
         return sum(1 for _ in takewhile(lambda since: since <= oldest, starts))
 
     def _timeout(self, until: float | None) -> float | None:
-        """Seconds until then, or until a request gets slow or expires, if that is earlier."""
+        """Seconds until that time, or until a request gets slow or expires, if that is earlier."""
         times = [] if until is None else [until]
         for _, since in islice(self._busy.values(), 1):
             times.append(since + self._limit_seconds)

@@ -20,8 +20,8 @@ class Poster:
     :param region: for the signature.
     :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
         since they are rotated.
-    :param tls: the authorities to trust; by default those of the operating system. Certificate
-        and host are checked by that default.
+    :param tls: the authorities to trust; by default those of the operating system, with checks
+        of certificate and host.
 
     It opens no connection before the first post. Calls from several threads are safe, and wait
     for each other. Proxies (`HTTPS_PROXY`) are not supported.
@@ -57,10 +57,10 @@ class Poster:
         A failing post never stops the others:
 
         - 410: in `Result.gone`;
-        - 429: retried up to `ATTEMPTS` times in all, after random, growing pauses: within 2 s. That
-          client's buffer is full. While many posts are refused, the account's quota is used up, and
-          a 429 is retried for `POST_SECONDS`. Then it is in `Result.failed`;
-        - 5xx, no connection: the same, but never more than `ATTEMPTS` times;
+        - 429: that client's buffer is full. Up to `ATTEMPTS` attempts, within 2 s, after random,
+          growing pauses; then in `Result.failed`. While many posts are refused, the account's quota
+          is used up, and a 429 is retried for `POST_SECONDS` instead;
+        - 5xx, no connection: the same, but never more than `ATTEMPTS` attempts;
         - any other status: in `Result.failed` with status and body, not retried;
         - no answer, or only part of one: in `Result.failed`. The message may have been delivered,
           so the post is not retried. A post that hangs is given up after 1 s, or up to
@@ -71,7 +71,7 @@ class Poster:
           had accepted the post, that client gets the message twice.
 
         Posts that hang hold up nobody for long: after 0.25 s they take up no room. At most
-        `MAX_IN_FLIGHT` posts are in flight; if so many hang, the others wait until they are given
+        `MAX_IN_FLIGHT` posts are in flight; if that many hang, the others wait until some are given
         up.
 
         After `seconds`, no post or retry starts. Ids are then left in the iterator, and
