@@ -88,6 +88,7 @@ def signed(header: dict[str, Any], claims: str) -> str:
         lambda issuer: issuer.token(header={"typ": "at+jwt"}),
         lambda issuer: issuer.token(token_use="id"),
         lambda issuer: issuer.token(token_use="access", aud=None, client_id=CLIENT),
+        lambda issuer: issuer.token(token_use="access", client_id=CLIENT),
         lambda issuer: issuer.token(exp=int(time.time()) - 50),
         lambda issuer: issuer.token(nbf=int(time.time()) + 50),
     ],
