@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from operator import add
+from typing import Any
 
 import pytest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
 from chalicelib.posting import POOL_SIZE, Poster, delivery, pool, sigv4
-from chalicelib.posting.pool import FIRST_CONNECTIONS
+from chalicelib.posting.pool import FIRST_CONNECTIONS, Pool
 from tests.connections import Answer, Connections
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
@@ -284,11 +285,19 @@ def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
 ) -> None:
     monkeypatch.setattr(pool, "MAX_IN_FLIGHT", 100)
     monkeypatch.setattr(delivery, "ANSWER_SECONDS", 1.0)
+    in_flight = []  # the server would still count those that are just being closed
+    start = Pool.start
+
+    def counted(self: Pool[Any], *arguments: Any) -> None:
+        start(self, *arguments)
+        in_flight.append(len(self._busy))
+
+    monkeypatch.setattr(Pool, "start", counted)
     hanging = hang(connections, 150)
     with heard_by(connections, members(100), seconds=3):
         result = poster.post(hanging + members(100), "hello")
     assert (result.delivered, set(result.failed)) == (100, set(hanging))
-    assert connections.most_open <= 100
+    assert max(in_flight) == 100
 
 
 def test_nothing_is_given_up_while_the_api_is_slow(
