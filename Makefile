@@ -64,7 +64,7 @@ check: ## Check format, lint, types and the templates' security
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
 	@$(BIN)/python -m scripts.audit
 
-format: ## Format the code, and fix what the linter can
+format: ## Format the code, and apply the fixes of the linter
 	$(INSTALL) dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -90,7 +90,7 @@ monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.c
 	$(AWS) cloudformation deploy --template-file monitoring.yaml --stack-name "$(STACK)-monitoring" \
 		--no-fail-on-empty-changeset --parameter-overrides "ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
 
-logs: ## Print what the functions logged in the last hour (MINUTES=60)
+logs: ## Print the log of the functions of the last hour (MINUTES=60)
 	$(INSTALL) run
 	@group=$$($(BIN)/python -m scripts.address --stack "$(STACK)" --output FunctionLogs) \
 	&& $(AWS) logs filter-log-events --log-group-name "$$group" --output text \

@@ -160,10 +160,10 @@ class Handler:
             connection = self._storage.find_connection(connection_id)
             try:
                 return self._handle_frame(connection_id, connection, message)
+            except Conflict:  # its own retries are used up
+                break
             except StaleRecord:
                 time.sleep(pause)
-            except Conflict:
-                break
         log.warning("a frame met too many others of its connection")
         self._post([Connection(connection_id)], TOO_FAST)
 

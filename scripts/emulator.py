@@ -47,7 +47,7 @@ GOODBYE_WITHIN = 0.7  # seconds
 
 
 class Failure(Exception):
-    """An error that the user can fix; its line says what is wrong and how to fix it."""
+    """An error that the user can fix. Its message is one line: the fault and the remedy."""
 
 
 def aws_environment(port: int) -> dict[str, str]:
@@ -84,7 +84,7 @@ class Emulator:
     it is a way to reach one that is running, by the credentials in `exports`: every run has its own,
     in a file for shells that only its owner can read.
 
-    `say` is told each step before it begins. `functions_output` gets what the functions print.
+    `say` is told each step before it begins. `functions_output` gets the output of the functions.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class Emulator:
         """Runs a program of .venv and returns its output; prints that if it fails.
 
         It joins the process group of the emulator that this started, so that one kill ends both and
-        whatever they started in turn; without an emulator, it has a group of its own.
+        all their children; without an emulator, it has a group of its own.
         """
         if self._server is not None:
             self.require_alive()
@@ -375,7 +375,7 @@ def read_exports(file: Path) -> dict[str, str]:
 
 
 def failure(command: Sequence[str], output: str, errors: str) -> Failure:
-    """Prints what a command printed."""
+    """Prints the output of a command."""
     print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
     return Failure(f"`{' '.join(command)}` failed, see above; fix that and retry.")
 

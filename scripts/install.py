@@ -112,7 +112,8 @@ def finish(layer: Layer) -> None:
 def last_printed(layer: Layer) -> str:
     log = ROOT / layer.environment / "pip.log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return lines[-1][:80] if lines else f"making {layer.environment}"
+    steps = [line for line in lines if line.startswith(("Collecting ", "Installing "))]
+    return steps[-1][:80] if steps else f"making {layer.environment}"
 
 
 def main() -> int:
@@ -141,4 +142,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit("\nInterrupted; the next make repairs what is unfinished.")
+        sys.exit("\nInterrupted; the next make installs the rest.")

@@ -39,7 +39,7 @@ functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 ending = threading.Event()
-conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the client
+conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
 
 
 def apply(output: TextIO) -> None:

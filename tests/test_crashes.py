@@ -151,7 +151,7 @@ def it_heals(scene: Scene) -> None:
 
 
 def nobody_is_locked_out(scene: Scene) -> None:
-    """People who are still connected can go on; all names are free once their holders are gone."""
+    """Connected people can go on, and the names of the others are free."""
     chat = scene.chat
     for n, person in enumerate(scene.people):
         if person.id in chat.connections.gone:

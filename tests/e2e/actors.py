@@ -45,7 +45,7 @@ class Person:
             assert self._next(PATIENCE) == text
 
     def hears_nothing(self) -> None:
-        """Nothing but what was heard has come, or comes soon."""
+        """No further frame has come, and none comes soon."""
         with contextlib.suppress(queue.Empty):
             raise AssertionError(f"heard {self._next(SILENCE)!r}")
 

@@ -1,4 +1,4 @@
-"""Who may talk to the emulator: this machine's programs that have its credentials, and its pages."""
+"""The emulator answers programs of this machine with its credentials, and its own pages."""
 
 from __future__ import annotations
 

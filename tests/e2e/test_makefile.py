@@ -1,4 +1,4 @@
-"""What the Makefile's targets say where something is missing."""
+"""The messages of the Makefile's targets, and the installing of their tools."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.e2e.test_make_run import one_line, script
 
 
 def make(*arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit status of make, and what it prints besides that."""
+    """The exit status of make, and its output without the line about that."""
     variables = dict(os.environ) | environment
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # it is not part of `make test`
         variables.pop(name, None)
@@ -129,7 +129,7 @@ INSTALL = (sys.executable, "-m", "scripts.install")
 
 
 def install(clone: Path, *options: str) -> str:
-    """What it prints when it succeeds, which is nothing if there was nothing to do."""
+    """Installs, and returns the output: empty if everything was there."""
     installed = subprocess.run(
         [*INSTALL, *options, "run"],
         cwd=clone,

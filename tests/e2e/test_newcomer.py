@@ -24,7 +24,7 @@ NOT_CLONED = shutil.ignore_patterns(
 def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it: what is needed is installed, and nothing is taken from this clone."""
+    """It installs its own tools, and uses nothing from this clone."""
     clone = tmp_path / "Mein Chät Ordner"
     shutil.copytree(ROOT, clone, ignore=NOT_CLONED)
     port = free_port()
@@ -60,6 +60,6 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
 
 
 def megabytes(*directories: Path) -> float:
-    """What they take up on disk."""
+    """Their size on disk."""
     blocks = (file.lstat().st_blocks for each in directories for file in each.rglob("*"))
     return sum(blocks) * 512 / 2**20

@@ -49,7 +49,7 @@ class Screen(pyte.Screen):
         pyte.ByteStream(self).feed(written)
 
     def write_process_input(self, data: str) -> None:
-        """What a terminal answers to the program, as if it had been typed."""
+        """The terminal's answers to the program, which arrive as if typed."""
         self.typed += data
 
     def bell(self, *_: object) -> None:
