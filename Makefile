@@ -1,15 +1,15 @@
-# `make` lists what can be done. Everything is installed into .venv, .venv-emulator and .venv-scan.
+# `make` lists the targets. Everything is installed into .venv, .venv-emulator and .venv-scan.
 
 PYTHON ?= python3
 PORT ?= 4566
 STACK ?= ChaliceChat
 MINUTES ?= 60
 BIN := .venv/bin
-AWS := $(BIN)/python -m awscli# not bin/aws, which fails where the path has a space
-export PORT
-export PYTHONDONTWRITEBYTECODE :=# what is compiled once starts in half the time
+AWS := $(BIN)/aws
+export PORT SIGN_IN
+export PYTHONDONTWRITEBYTECODE :=# compiled code starts in half the time
 
-# What chat, url, smoke and load talk to: the chat that runs here, unless another is named.
+# The chat for chat, url, smoke and load: the one that runs here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ help: ## List these targets
 
 # The chat on this machine
 
-run: ## Run the chat on this machine until Ctrl-C (PORT=4566)
+run: ## Run the chat on this machine until Ctrl-C (PORT=4566, SIGN_IN=on)
 	$(INSTALL) run emulator
 	@exec $(BIN)/python -m scripts.run run
 
@@ -42,16 +42,16 @@ smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=w
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.smoke $(WHERE)
 
-load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (ROOMS=5)
+load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (LOAD=--help)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.load $(WHERE) $(if $(ROOMS),--rooms "$(ROOMS)")
+	@exec $(BIN)/python -m scripts.load $(WHERE) $(LOAD)
 
 # Working on it
 
 test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
 	@$(BIN)/python -m scripts.browser
-	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan
@@ -64,7 +64,7 @@ check: ## Check format, lint, types and the templates' security
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
 	@$(BIN)/python -m scripts.audit
 
-format: ## Format the code, and fix what the linter can
+format: ## Format the code, and apply the fixes of the linter
 	$(INSTALL) dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -90,7 +90,7 @@ monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.c
 	$(AWS) cloudformation deploy --template-file monitoring.yaml --stack-name "$(STACK)-monitoring" \
 		--no-fail-on-empty-changeset --parameter-overrides "ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
 
-logs: ## Print what the functions logged in the last hour (MINUTES=60)
+logs: ## Print the log of the functions of the last hour (MINUTES=60)
 	$(INSTALL) run
 	@group=$$($(BIN)/python -m scripts.address --stack "$(STACK)" --output FunctionLogs) \
 	&& $(AWS) logs filter-log-events --log-group-name "$$group" --output text \
@@ -131,12 +131,12 @@ need-bucket:
 	case "$$place" in \
 		None) place=us-east-1 ;; \
 		EU) place=eu-west-1 ;; \
-		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', and try again" >&2; exit 1 ;; \
+		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', then retry" >&2; exit 1 ;; \
 		*" "*) exit 0 ;; \
 	esac; \
 	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
-# Says what is wrong with $(PYTHON), if anything is, and installs what is missing.
+# Explains why $(PYTHON) will not do, or installs the missing layers.
 define INSTALL
 @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 status=$$?; found=$$(command -v "$(PYTHON)"); \

@@ -1,4 +1,4 @@
-"""The Chalice app: three WebSocket routes, the fan-out for large rooms, and the chat's page."""
+"""The Chalice app: the WebSocket routes, their authorizer, the fan-out, and the chat's page."""
 
 from typing import Any
 
@@ -6,7 +6,16 @@ from boto3.session import Session
 from chalice import Chalice, Response
 from chalice.app import WebsocketEvent
 
-from chalicelib import Handler, Sender, Storage, keep_deadline, log_invocation, write_json
+from chalicelib import (
+    Authorizer,
+    Handler,
+    Sender,
+    Storage,
+    account_of,
+    keep_deadline,
+    log_invocation,
+    write_json,
+)
 from chalicelib.page import chat_page
 
 app = Chalice(app_name="chalice-chat-example")
@@ -19,11 +28,12 @@ write_json(app.log)
 STORAGE = Storage.from_env()
 SENDER = Sender(app, STORAGE)
 HANDLER = Handler(STORAGE, SENDER)
+AUTHORIZER = Authorizer.from_env()
 
 
 @app.on_ws_connect()
-def connect(event: WebsocketEvent) -> None:
-    HANDLER.connect(event.connection_id)
+def connect(event: WebsocketEvent) -> dict[str, int]:
+    return {"statusCode": 200 if HANDLER.connect(event.connection_id, account_of(event)) else 403}
 
 
 @app.on_ws_message()
@@ -40,6 +50,11 @@ def disconnect(event: WebsocketEvent) -> None:
 @app.lambda_function(name="fan_out")
 def fan_out(event: dict[str, Any], context: Any) -> None:
     HANDLER.fan_out(event, context.function_name)
+
+
+@app.lambda_function(name="authorize")
+def authorize(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return AUTHORIZER.authorize(event)
 
 
 @app.route("/")

@@ -1,8 +1,8 @@
 """`python -m benchmarks.flood`: how many frames of a flooder get through, by simulation.
 
-Each environment of the function has the app's own `Pace`. A frame goes to any of them, as likely
-to one as to another; Lambda prefers those used last, so this is the worst case. The connection ends
-when one of them closes it.
+Each environment of the function has a `Pace` of its own. A frame goes to any of them with the same
+probability; Lambda prefers those used last, so this is the worst case. The connection ends when one
+of them closes it.
 """
 
 import random
@@ -19,12 +19,12 @@ def main() -> None:
     for rate in RATES:
         for environments in ENVIRONMENTS:
             first, minute, closed = flood(rate, environments)
-            end = f"{closed:.1f} s" if closed < SECONDS else "not"
+            end = f"{closed:.1f} s" if closed < SECONDS else "never"
             print(f"{rate:8,}  {environments:12,}  {first:28,}  {minute:11,}  {end:>12}")
 
 
 def flood(rate: int, environments: int) -> tuple[int, int, float]:
-    """The frames that were answered in the first second and in a minute, and when it ended."""
+    """The frames answered in the first second and in a minute, and the second of the end."""
     chance = random.Random(1)
     now = 0.0
     paces = [Pace(clock=lambda: now) for _ in range(environments)]

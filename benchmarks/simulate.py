@@ -50,6 +50,7 @@ class Function:
         self.end, self.left = start + BROADCAST_SECONDS, members
         self.due: list[Post] = []  # for a retry
         self.busy = self.waiting = self.answers = 0
+        self.retry_succeeded_at = -math.inf
 
     def next_post(self, now: float) -> Post | None:
         if self.busy >= min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2):
@@ -60,6 +61,12 @@ class Function:
             return None
         self.left -= 1
         return Post(now + delivery.POST_SECONDS)
+
+    def is_throttled(self, now: float) -> bool:
+        return (
+            self.waiting >= delivery.MANY_WAITING
+            or now < self.retry_succeeded_at + delivery.THROTTLED_SECONDS
+        )
 
 
 class Line:
@@ -101,14 +108,17 @@ class Line:
         self.filled = now
         if self.tokens >= 1:
             self.tokens, self.delivered, self.seconds = self.tokens - 1, self.delivered + 1, now
+            if post.attempts:
+                function.retry_succeeded_at = now
             return
         self.throttled += 1
         longest = min(
             delivery.LONGEST_RETRY_SECONDS, delivery.FIRST_RETRY_SECONDS * 2**post.attempts
         )
-        due = now + self.chance.uniform(0, longest)
+        due = now + self.chance.uniform(longest / 2, longest)
         post.attempts += 1
-        if due < min(post.give_up_at, function.end):
+        most = math.inf if function.is_throttled(now) else delivery.ATTEMPTS
+        if post.attempts < most and due < min(post.give_up_at, function.end):
             function.waiting += 1
             self.schedule(due, "retry", function, post)
 

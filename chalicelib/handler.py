@@ -6,7 +6,7 @@ Only this module composes the lines of the chat.
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
 from typing import Any
 
@@ -15,13 +15,17 @@ from chalicelib.departures import DEPARTURES
 from chalicelib.log import log
 from chalicelib.metrics import count
 from chalicelib.names import InvalidName
-from chalicelib.pace import Pace, Verdict
-from chalicelib.rows import Connection
+from chalicelib.pace import Pace, Verdict, weight
+from chalicelib.rows import Account, Connection
 from chalicelib.sender import Sender
-from chalicelib.storage import NicknameTaken, Storage
-from chalicelib.transactions import REST_SECONDS, Conflict, StaleRecord, pauses
-
-MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
+from chalicelib.storage import Storage
+from chalicelib.transactions import (
+    REST_SECONDS,
+    Conflict,
+    NicknameTaken,
+    StaleRecord,
+    pauses,
+)
 
 # Joins, departures and renames that more people than this would hear of are not announced: a
 # thousand people who leave at once would cost half a million posts.
@@ -52,11 +56,10 @@ MOST_ROOMS = 1_000  # in one list
 
 TOO_FAST = "You are sending too fast. Wait a moment."
 
-ATTEMPTS = 5  # at a frame, when others of its connection are answered at the same time
-ANNOUNCED_WEIGHT = 3  # of a command that the whole room hears of
+ATTEMPTS = 5  # to answer a frame while others of its connection are answered
 
-# Connections removed before they are announced: 7 transactions, a fraction of a second. Each
-# announcement costs up to `AUDIENCE` posts.
+# Connections removed before their departures are announced: 7 transactions, a fraction of a
+# second. Each announcement costs up to `AUDIENCE` posts.
 REMOVED_AT_ONCE = 7 * DEPARTURES
 
 Command = Callable[[Connection, list[str]], None]
@@ -80,21 +83,40 @@ class Handler:
 
     # Events
 
-    def connect(self, connection_id: str) -> None:
-        """Record a connection that has opened. 1 request; raises DynamoDB's errors."""
-        self._storage.create_connection(connection_id)
+    def connect(self, connection_id: str, account: Account | None = None) -> bool:
+        """Record a connection that has opened. Returns whether it may stay open.
+
+        Without an account, which costs 1 request, it may. With one, the connection has the
+        account's nickname from the start, unless somebody else has one that looks the same, and
+        takes the place of the account's older connection. See `Storage.sign_in` for the cost.
+        Raises DynamoDB's errors, and `StaleRecord` if too many others connect as this account.
+        """
+        if account is None:
+            self._storage.create_connection(connection_id)
+            return True
+        try:
+            older = self._storage.sign_in(connection_id, account)
+        except NicknameTaken as taken:
+            if not taken.is_new and self._removes_gone_holder(account.nickname, taken.holder):
+                return self.connect(connection_id, account)
+            log.warning("the nickname of an account is in use")
+            return False
+        if older is not None:
+            self._end(older)
+        return True
 
     def handle(self, connection_id: str, message: str) -> None:
         """Answer a frame, whatever its content. Raises nothing: failures are logged, and the
         sender is told that something went wrong.
 
-        A text costs 2 requests to DynamoDB, both reads, whatever the table's size, and a post
-        for each member. A command costs 1 read for the connection, plus the cost of its
-        `Storage` method. A frame above the pace costs none, and at most one post.
+        A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
+        and a post for each member. A command costs 1 read for the connection, plus the cost of
+        its `Storage` method. A frame above the pace costs at most one post, or two requests if it
+        closes the connection.
         """
         try:
             if self._keeps_pace(connection_id, message):
-                self._answer(connection_id, _without_surrogates(message))
+                self._answer(connection_id, texts.without_surrogates(message))
         except Exception:
             log.exception("a frame could not be handled")
             count(FramesFailed=1)
@@ -117,7 +139,7 @@ class Handler:
 
     def _keeps_pace(self, connection_id: str, message: str) -> bool:
         """Whether to answer a frame. If not, tells the sender why, but not at every frame."""
-        match self._pace.judge(connection_id, _weight(message)):
+        match self._pace.judge(connection_id, weight(message)):
             case Verdict.ANSWER:
                 return True
             case Verdict.WARN:
@@ -138,10 +160,10 @@ class Handler:
             connection = self._storage.find_connection(connection_id)
             try:
                 return self._handle_frame(connection_id, connection, message)
+            except Conflict:  # its own retries are used up
+                break
             except StaleRecord:
                 time.sleep(pause)
-            except Conflict:
-                break
         log.warning("a frame met too many others of its connection")
         self._post([Connection(connection_id)], TOO_FAST)
 
@@ -181,7 +203,7 @@ class Handler:
         line = texts.repeated(message, f"{connection.username}: ")
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
-        elif _is_too_long(line):
+        elif texts.is_too_long(line):
             self._reply(connection, _too_long_reply(line))
         else:
             # The index may not list the sender yet; it hears its own line all the same.
@@ -201,6 +223,9 @@ class Handler:
     def _nick(self, connection: Connection, arguments: list[str]) -> None:
         if not arguments:
             self._reply(connection, f"Current nickname: {connection.username}")
+            return
+        if connection.account:
+            self._reply(connection, "Your nickname comes from your account.")
             return
         renamed = self._rename(connection, arguments[0])
         if renamed is not None:
@@ -234,7 +259,7 @@ class Handler:
         else:
             nothing = "No chat rooms open. Type /join {room_name} to open one."
             lines = self._room_names() or [nothing]
-        for message in _messages(lines):
+        for message in texts.messages(lines):
             self._reply(connection, message)
 
     def _quit(self, connection: Connection, _arguments: list[str]) -> None:
@@ -249,21 +274,36 @@ class Handler:
         except InvalidName as invalid:
             self._reply(connection, str(invalid))
         except NicknameTaken as taken:
-            if self._sender.is_gone(taken.holder):
-                self.disconnect(taken.holder)
-                self._storage.release_nickname(username, taken.holder)
+            if self._removes_gone_holder(username, taken.holder):
                 raise StaleRecord(connection.id) from None
             self._reply(connection, f"Nickname {username} is already in use.")
         return None
 
+    def _removes_gone_holder(self, username: str, holder: str) -> bool:
+        """Whether the holder of a nickname is gone; then the nickname is free."""
+        if not self._sender.is_gone(holder):
+            return False
+        self.disconnect(holder)
+        self._storage.release_nickname(username, holder)
+        return True
+
+    def _end(self, older: Connection) -> None:
+        """Close a connection whose place another one of its account has taken."""
+        try:
+            self._sender.post([older], "You have connected from elsewhere.")
+            self._sender.close(older.id)
+        except Exception:
+            log.exception("an older connection could not be closed")
+        self._remove(self._announce_departures([older], {older.id}))
+
     def _member_names(self, connection: Connection, room: str) -> list[str]:
-        """In the order of joining; adds the asker, since the index may not list it yet."""
+        """In the order of joining, with the asker, whom the index may not list yet."""
         listed = {member.id: member.username for member in self._storage.list_members(room)}
         listed[connection.id] = connection.username
         return list(listed.values())
 
     def _room_names(self) -> list[str]:
-        """Of at most `MOST_ROOMS`, so that a list costs little however many are open."""
+        """The first `MOST_ROOMS`, so that a list costs little however many are open."""
         rooms = list(islice(self._storage.iter_rooms(MOST_ROOMS + 1), MOST_ROOMS + 1))
         if len(rooms) > MOST_ROOMS:
             rooms[MOST_ROOMS:] = ["... and more rooms."]
@@ -272,7 +312,7 @@ class Handler:
     # Posts
 
     def _reply(self, connection: Connection, line: str) -> None:
-        self._post([connection], _too_long_reply(line) if _is_too_long(line) else line)
+        self._post([connection], _too_long_reply(line) if texts.is_too_long(line) else line)
 
     def _say_left(self, connection: Connection, room: str | None) -> None:
         """Tell a connection, and those who stay, that it has left its room, if it had one."""
@@ -318,7 +358,7 @@ class Handler:
     def _announce_departures(
         self, departed: list[Connection], absent: Collection[str]
     ) -> list[Connection]:
-        """Tell each room in one message, if that is enough. Returns the members that are gone.
+        """Announce them to each room, in one message if they fit; returns the members found gone.
 
         A failure is logged: the departed have left all the same.
         """
@@ -327,7 +367,7 @@ class Handler:
             lines = [f"{connection.username} left room." for connection in leavers]
             try:
                 audience = self._audience(room, absent)
-                for message in _messages(lines):
+                for message in texts.messages(lines):
                     gone += self._sender.post(audience, message)
             except Exception:
                 log.exception("departures could not be announced")
@@ -340,15 +380,6 @@ class Handler:
             log.exception("the sender could not be told of the failure")
 
 
-def _weight(message: str) -> int:
-    """What the pace counts a frame as: a whole room hears of some commands."""
-    if not message.startswith("/"):
-        return 1
-    word, *arguments = message.lower().split(maxsplit=1)
-    announced = word in ("/join", "/quit") or (word == "/nick" and arguments)
-    return ANNOUNCED_WEIGHT if announced else 1
-
-
 def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
     rooms = defaultdict(list)
     for connection in connections:
@@ -357,31 +388,5 @@ def _by_room(connections: Iterable[Connection]) -> dict[str, list[Connection]]:
     return rooms
 
 
-def _without_surrogates(message: str) -> str:
-    """The message, with characters that UTF-8 cannot encode replaced.
-
-    These are lone surrogates, from JSON escapes.
-    """
-    return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _is_too_long(line: str) -> bool:
-    return len(line.encode()) > MESSAGE_BYTES
-
-
 def _too_long_reply(line: str) -> str:
-    return f"Message too long: {len(line.encode())} bytes, the limit is {MESSAGE_BYTES}."
-
-
-def _messages(lines: Iterable[str]) -> Iterator[str]:
-    """Pack lines into as few messages as possible."""
-    message: list[str] = []
-    size = 0
-    for line in lines:
-        length = len(line.encode()) + 1
-        if message and size + length - 1 > MESSAGE_BYTES:
-            yield "\n".join(message)
-            message, size = [], 0
-        message.append(line)
-        size += length
-    yield "\n".join(message)
+    return f"Message too long: {len(line.encode())} bytes, the limit is {texts.MESSAGE_BYTES}."

@@ -1,7 +1,7 @@
 """Characters that look the same, by UTS #39. Written by scripts/lookalikes.py.
 
-A row is a text, and characters that look like it. Characters are folded, but those of
-`BESIDE_OTHERS` are not: folding would lose their looks.
+A row is a text, and characters that look like it. The characters are folded, except those of
+`BESIDE_OTHERS`, which would lose their looks.
 """
 
 LOOKALIKES = (

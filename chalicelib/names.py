@@ -65,14 +65,14 @@ def room(text: str) -> str:
 def claim(nickname: str) -> str:
     """The form in which nicknames are compared: the same for those that look the same.
 
-    Compared are the skeletons of UTS #39, after NFKC and case folding, without what shows nothing,
-    for letters that are mistaken for Latin ones: Latin, Greek, Cyrillic, Armenian and Cherokee. As
-    in UTS #39, I, l, 1 and | are the same, and so are O and 0, and m and rn. A Greek letter whose
-    two cases look like different Latin letters counts as its capital in a name all in Greek.
+    It is the skeleton of UTS #39, after NFKC and case folding, without invisible characters, for
+    the scripts whose letters pass for Latin: Latin, Greek, Cyrillic, Armenian and Cherokee. As in
+    UTS #39, I, l, 1 and | are the same, and so are O and 0, and m and rn. A Greek letter whose two
+    cases look like different Latin letters counts as its capital in a name all in Greek.
 
     Not promised: lookalikes in other scripts, or that UTS #39 does not list, such as d and cl.
-    The claim of a claim is itself. That of a nickname has at most 576 bytes, so it fits a sort key
-    (1,024: Quotas in Amazon DynamoDB).
+    The claim of a claim is that claim. A nickname's claim has at most 576 bytes, so it fits a sort
+    key (1,024: Quotas in Amazon DynamoDB).
     """
     name = unicodedata.normalize("NFKC", nickname)
     if _NOT_GREEK.search(name):
@@ -92,7 +92,7 @@ def fold(text: str) -> str:
 
 
 def _name(text: str, length: int, reply: str) -> str:
-    # A long text is refused before NFC, which takes the square of a run of combining marks.
+    # A long text is refused before NFC, which takes the square of a run of combining marks in time.
     name = unicodedata.normalize("NFC", text) if len(text) <= DECOMPOSED * length else ""
     if not 0 < len(name) <= length or not _is_visible(name) or _has_loose_marks(name):
         raise InvalidName(reply)

@@ -1,8 +1,8 @@
 """How fast one connection may send.
 
 Each execution environment of the function keeps count for itself, in memory, so a frame costs no
-request. Lambda may spread the frames of a connection over several environments: the pace bounds
-what one person can do to the others, it is not an exact count. docs/security.md has figures.
+request. Lambda may spread the frames of a connection over several environments, so the pace is not
+exact: it bounds the harm that one person can do to the others. docs/security.md has figures.
 """
 
 import time
@@ -12,13 +12,14 @@ from enum import Enum, auto
 
 BURST = 20  # frames at once
 RATE = 5  # frames a second in the long run
+ANNOUNCED_WEIGHT = 3  # frames, for a command that the whole room hears of
 MOST_DROPPED = 200  # frames; then the connection is closed
 WARNING_SECONDS = 1.0  # between two warnings
 REMEMBERED = 10_000  # connections, about 4 MB; those silent for longest are forgotten first
 
 
 class Verdict(Enum):
-    """What to do with a frame."""
+    """The treatment of a frame."""
 
     ANSWER = auto()
     DROP = auto()
@@ -27,9 +28,9 @@ class Verdict(Enum):
 
 
 class Pace:
-    """The frames of each connection as a token bucket. Costs no request.
+    """A token bucket for each connection. Costs no request.
 
-    `clock` gives seconds that go on while Lambda freezes the environment.
+    `clock` gives seconds, and goes on while Lambda freezes the environment.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -37,13 +38,22 @@ class Pace:
         self._senders: OrderedDict[str, _Sender] = OrderedDict()  # by their latest frame
 
     def judge(self, connection_id: str, weight: int) -> Verdict:
-        """Count a frame, which weighs as much as `weight` frames, and say what to do with it."""
+        """Count a frame as `weight` frames, and return its treatment."""
         now = self._clock()
         sender = self._senders.setdefault(connection_id, _Sender(now))
         self._senders.move_to_end(connection_id)
         if len(self._senders) > REMEMBERED:
             self._senders.popitem(last=False)
         return sender.judge(weight, now)
+
+
+def weight(message: str) -> int:
+    """The weight of a frame: commands that a whole room hears of weigh more."""
+    if not message.startswith("/"):
+        return 1
+    word, *arguments = message.lower().split(maxsplit=1)
+    announced = word in ("/join", "/quit") or (word == "/nick" and arguments)
+    return ANNOUNCED_WEIGHT if announced else 1
 
 
 class _Sender:

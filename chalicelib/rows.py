@@ -1,11 +1,15 @@
 """The table's rows: their keys, and the records made from them.
 
-| PK            | SK                   | attributes                      | meaning                 |
-|---------------|----------------------|---------------------------------|-------------------------|
-| connection id | `username_{name}`    | room, expires_at                | an open connection      |
-| connection id | `room_{room}`        | username, joined_at, expires_at | a member of the room    |
-| `rooms`       | `open_{room}`        | members, expires_at             | the directory of rooms  |
-| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname |
+| PK            | SK                   | attributes                      | meaning                   |
+|---------------|----------------------|---------------------------------|---------------------------|
+| connection id | `username_{name}`    | room, account, expires_at       | an open connection        |
+| connection id | `room_{room}`        | username, joined_at, expires_at | a member of the room      |
+| `rooms`       | `open_{room}`        | members, expires_at             | the directory of rooms    |
+| `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname   |
+| `accounts`    | `account_{sub}`      | connection_id, expires_at       | its last connection       |
+
+A sixth kind, for the fan-out of large rooms, is in `slices.py`. With sign-in, a connection has an
+account, whose row stays when the connection closes.
 
 The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
 By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
@@ -15,7 +19,7 @@ expired rows late, so every read ignores them.
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chalicelib import names
 
@@ -26,17 +30,26 @@ LIFETIME_SECONDS = CONNECTION_SECONDS + GRACE_SECONDS
 Item = dict[str, Any]
 
 
+class Account(NamedTuple):
+    """Somebody who has signed in."""
+
+    id: str  # the token's `sub`
+    nickname: str
+
+
 @dataclass(frozen=True)
 class Connection:
     """A connection as stored in the table: `username` is empty until it has a nickname.
 
-    If it was read as a member of a room, it has no `expires_at`: posts and removals need none.
+    `account` is the id of the account that signed in, empty in a chat without sign-in. If it was
+    read as a member of a room, it has no `expires_at` and no account: posts and removals need none.
     """
 
     id: str
     username: str = ""
     room: str | None = None
     expires_at: int = 0
+    account: str = ""
 
     @property
     def key(self) -> Item:
@@ -44,8 +57,9 @@ class Connection:
 
     @property
     def row(self) -> Item:
-        row = {**self.key, "expires_at": self.expires_at}
-        return row if self.room is None else {**row, "room": self.room}
+        room = {} if self.room is None else {"room": self.room}
+        account = {"account": self.account} if self.account else {}
+        return {**self.key, "expires_at": self.expires_at, **room, **account}
 
     @property
     def member_key(self) -> Item:
@@ -67,11 +81,21 @@ class Connection:
             "expires_at": self.expires_at,
         }
 
+    @property
+    def account_row(self) -> Item:
+        return {
+            "PK": "accounts",
+            "SK": f"account_{self.account}",
+            "connection_id": self.id,
+            "expires_at": self.expires_at,
+        }
+
 
 def connection(row: Item, expires_at: int) -> Connection:
     """Made from a `username_` row; `expires_at` is for the tutorial's rows, which have none."""
     expiry = int(row.get("expires_at", expires_at))
-    return Connection(row["PK"], suffix(row["SK"]), row.get("room"), expiry)
+    account = row.get("account", "")
+    return Connection(row["PK"], suffix(row["SK"]), row.get("room"), expiry, account)
 
 
 def directory_key(room: str) -> Item:

@@ -18,25 +18,19 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from chalicelib import aws, names
+from chalicelib.arrivals import Arrivals
 from chalicelib.departures import Departures
 from chalicelib.metrics import count
 from chalicelib.rooms import Rooms
-from chalicelib.rows import LIFETIME_SECONDS, Connection, Item, connection, suffix
+from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, Item, connection, suffix
 from chalicelib.transactions import (
     Conflict,
+    NicknameTaken,
     Refused,
     StaleRecord,
     Transactions,
     pauses,
 )
-
-
-class NicknameTaken(Exception):
-    """Another connection, `holder`, has claimed the nickname."""
-
-    def __init__(self, holder: str) -> None:
-        super().__init__(holder)
-        self.holder = holder
 
 
 class Storage:
@@ -69,16 +63,20 @@ class Storage:
         """
         storage = cls()
         if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
-            storage._table  # noqa: B018
+            storage.table  # noqa: B018
         return storage
 
     @cached_property
-    def _table(self) -> Any:
+    def table(self) -> Any:
         return aws.open_table() if self._given_table is None else self._given_table
 
     @cached_property
     def _rooms(self) -> Rooms:
-        return Rooms(self._table, self._clock)
+        return Rooms(self.table, self._clock)
+
+    @cached_property
+    def _arrivals(self) -> Arrivals:
+        return Arrivals(self._transactions, self.find_connection)
 
     @cached_property
     def _departures(self) -> Departures:
@@ -86,25 +84,44 @@ class Storage:
 
     @cached_property
     def _transactions(self) -> Transactions:
-        return Transactions(self._table)
+        return Transactions(self.table)
 
     @property
     def _client(self) -> Any:
-        return self._table.meta.client
+        return self.table.meta.client
 
     # Connections
 
     def create_connection(self, connection_id: str) -> None:
         """Record a connection that has opened and has no nickname yet. 1 request."""
-        self._table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
+        self.table.put_item(Item=Connection(connection_id, expires_at=self._expiry()).row)
         count(ConnectionsOpened=1)
+
+    def sign_in(self, connection_id: str, account: Account) -> Connection | None:
+        """Record a connection that has opened, with its account's nickname.
+
+        Returns the account's older connection, if one is open, as it was. The new one has taken
+        its place in the same transaction, so of any that race, one is left. The directory counts
+        the older one out of its room.
+
+        1 transaction for an account that has not connected for 2 hours; otherwise 1 read and 1
+        transaction more, and 1 or 2 writes for a room. Raises `NicknameTaken` if another account
+        holds the nickname, or `StaleRecord`; then nothing has changed.
+        """
+        new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
+        older = self._arrivals.open(new, int(self._clock()))
+        count(ConnectionsOpened=1)
+        if older is not None:
+            count(ConnectionsClosed=1)
+            self._departures.count_out([older])
+        return older
 
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.
 
         1 request, a consistent read; 2 if the row is missing, or is found twice. A query may
         see half of a rename, since only reads of single items are isolated from transactions
-        (Amazon DynamoDB transactions: isolation levels); the second read comes after it.
+        (Amazon DynamoDB transactions: isolation levels); the second read comes after the rename.
         """
         found = self._read(connection_id)
         return found if found and self._is_alive(found.expires_at) else None
@@ -112,8 +129,8 @@ class Storage:
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, and its room has one member less.
 
-        Returns it as it was to the one caller that removed it; None to any other, and for an
-        expired one, which nobody sees any more. 1 read, then as `delete_connections`.
+        Only the one caller that removed it gets the connection as it was; any other gets None. An
+        expired one, which nobody sees any more, is None too. 1 read, then as `delete_connections`.
         """
         for pause in pauses():
             found = self._read(connection_id)
@@ -319,7 +336,7 @@ class Storage:
     def _query(self, ExpressionAttributeValues: Item, **request: Any) -> Iterator[Item]:
         """The unexpired rows of all pages."""
         request |= {
-            "TableName": self._table.name,
+            "TableName": self.table.name,
             "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
             "ExpressionAttributeValues": ExpressionAttributeValues | {":now": int(self._clock())},
         }
@@ -334,7 +351,7 @@ class Storage:
         """The connection, expired or not."""
         for _ in range(2):
             rows = self._client.query(
-                TableName=self._table.name,
+                TableName=self.table.name,
                 KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
                 ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
                 ConsistentRead=True,

@@ -4,6 +4,9 @@ No line of it passes for somebody else's, and none of it is a command to the ter
 """
 
 import re
+from collections.abc import Iterable, Iterator
+
+MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
 
 # C0, DEL and C1, without the tab and the line feed; embeddings, overrides and isolates (UAX #9),
 # which reorder the line around them.
@@ -15,8 +18,33 @@ def repeated(text: str, prefix: str = "") -> str:
 
     Lines end where `str.splitlines` splits, and are joined by line feeds; a break at the end is
     dropped, and an empty text is one empty line. Other control characters become U+FFFD, all else
-    is unchanged. So a terminal shows each line after its true prefix, if it is wide enough: where
-    it wraps a line, or what unusual letters look like there, is not promised.
+    is unchanged. So a terminal that is wide enough shows each line after its true prefix.
+
+    Not promised: the wrapping of lines in a narrow one, or the looks of unusual letters.
     """
     lines = text.splitlines() or [""]
     return _CONTROLS.sub("\ufffd", "\n".join(prefix + line for line in lines))
+
+
+def without_surrogates(message: str) -> str:
+    """Replace lone surrogates: JSON escapes can hold them, UTF-8 cannot."""
+    return message.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_too_long(line: str) -> bool:
+    """Whether API Gateway would refuse it as one message."""
+    return len(line.encode()) > MESSAGE_BYTES
+
+
+def messages(lines: Iterable[str]) -> Iterator[str]:
+    """Pack lines into as few messages as possible."""
+    message: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode()) + 1
+        if message and size + length - 1 > MESSAGE_BYTES:
+            yield "\n".join(message)
+            message, size = [], 0
+        message.append(line)
+        size += length
+    yield "\n".join(message)

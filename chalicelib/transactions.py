@@ -11,7 +11,7 @@ from chalicelib.rows import Connection, Item, claim_key
 # Reasons for cancellation that are worth a retry (TransactWriteItems).
 _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-# Nothing new is started with less time than this until the invocation's deadline.
+# Nothing new starts this close to the invocation's deadline.
 REST_SECONDS = 1.0
 
 
@@ -20,14 +20,24 @@ class StaleRecord(Exception):
 
 
 class Conflict(StaleRecord):
-    """Other transactions kept changing the same rows. Nothing has changed by this one."""
+    """Other transactions kept changing the same rows. This one has changed nothing."""
+
+
+class NicknameTaken(Exception):
+    """Another connection, `holder`, has claimed the nickname."""
+
+    def __init__(self, holder: str, *, is_new: bool = False) -> None:
+        """`is_new` says that its handshake may not be complete: API Gateway takes it for gone."""
+        super().__init__(holder)
+        self.holder = holder
+        self.is_new = is_new
 
 
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
-    `found` maps the names of their actions to the rows found instead, in DynamoDB's own
-    notation; a row is empty if there was none.
+    `found` maps the name of each action that failed to the row found instead, in DynamoDB's own
+    notation; the row is empty if there was none.
     """
 
     def __init__(self, found: dict[Any, Item]) -> None:
@@ -96,15 +106,19 @@ class Transactions:
             }
         }
 
-    def claim(self, connection: Connection, now: int) -> Item:
-        """Claim its nickname if that is free, expired or its own; `Refused` has the holder."""
-        return self.put(
-            connection.claim_row,
-            ConditionExpression="attribute_not_exists(PK) OR expires_at <= :now "
-            "OR connection_id = :me",
-            ExpressionAttributeValues={":me": connection.id, ":now": now},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
+    def claim(self, connection: Connection, now: int, holder: str | None = None) -> Item:
+        """Claim its nickname if the claim is free, expired, or `holder`'s, by default its own.
+
+        `Refused` has the holder.
+        """
+        return self._take(connection.claim_row, now, holder or connection.id)
+
+    def take_account(self, connection: Connection, now: int, holder: str) -> Item:
+        """Make it the last connection of its account, if that is `holder`, expired or none.
+
+        `Refused` has the last connection.
+        """
+        return self._take(connection.account_row, now, holder)
 
     def release(self, connection: Connection) -> Item:
         """Delete its claim, unless that has expired and now belongs to somebody else."""
@@ -112,6 +126,15 @@ class Transactions:
             claim_key(connection.username),
             ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
             ExpressionAttributeValues={":me": connection.id},
+        )
+
+    def _take(self, row: Item, now: int, holder: str) -> Item:
+        return self.put(
+            row,
+            ConditionExpression="attribute_not_exists(PK) OR expires_at <= :now "
+            "OR connection_id = :holder",
+            ExpressionAttributeValues={":holder": holder, ":now": now},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
 
     def _delete(self, key: Item, **condition: Any) -> Item:

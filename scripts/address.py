@@ -1,8 +1,6 @@
-"""The address of a chat: of the one that runs here, or of a stack on AWS.
+"""`make url`: prints the addresses of a chat and its web page, here or on AWS.
 
-If run by itself, it prints that of the web page, if there is one, then that of the chat.
-
-PORT in the environment says which of those that run here.
+Several can run here, one on each port; PORT in the environment chooses.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class NoOutput(Failure):
 
 
 def address(arguments: argparse.Namespace) -> str:
-    """Of the chat that the arguments name; raises a Failure that says how to get one."""
+    """The address of the chat that the arguments name; a Failure says how to get one."""
     if arguments.url:
         return str(arguments.url)
     if arguments.stack:
@@ -48,8 +46,8 @@ def page_address(arguments: argparse.Namespace) -> str | None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stack", help="one on AWS, by its stack's name")
-    parser.add_argument("--url", help="any other")
+    parser.add_argument("--stack", help="the chat of this stack on AWS")
+    parser.add_argument("--url", help="the chat at this address")
 
 
 def address_here(port: int) -> str:
@@ -105,12 +103,12 @@ def port() -> int:
 
 
 def directory_of(port: int) -> Path:
-    """Where the files of the emulator on a port are."""
+    """The directory with the files of the emulator on a port."""
     return ROOT / ".local" / str(port)
 
 
 def variable(port: int) -> str:
-    """What to add to a `make` command for this port."""
+    """The end of a `make` command that is for this port."""
     return f" PORT={port}" if port != DEFAULT_PORT else ""
 
 

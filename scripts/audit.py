@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def audit(pinned: Path) -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing if it could not ask."""
+    """pip-audit's report on each package; empty if it could not reach the database."""
     command = (PIP_AUDIT, "--disable-pip", "--progress-spinner", "off", "--format", "json")
     asked = subprocess.run([*command, "--requirement", pinned], capture_output=True, text=True)
     if not asked.stdout:

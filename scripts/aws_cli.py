@@ -1,7 +1,7 @@
-"""The AWS CLI as a process that runs one command after another: starting it takes a second each.
+"""The AWS CLI as one process for many commands, since it takes a second to start.
 
-It reads a command's arguments as a line of JSON, and answers with another: its exit status, its
-output and its errors.
+It reads a command's arguments as a line of JSON, and answers with a line of JSON: the exit status,
+the output and the errors.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AwsCli:
         return status, output, errors
 
     def stop(self) -> None:
-        """Ends it, and a command that it runs."""
+        """Ends the process, and the command that it runs."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGKILL)
         collect(self._process.pid)

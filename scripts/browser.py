@@ -1,6 +1,6 @@
-"""`python -m scripts.browser`: sees to it that there is a Chrome or Chromium for the tests.
+"""`python -m scripts.browser`: makes sure that the tests have a Chrome or Chromium.
 
-It takes the one that is installed, else Playwright's, which it downloads, else Debian's.
+It takes an installed one, else downloads Playwright's, else installs Debian's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def installed() -> str | None:
 
 
 def installers() -> Iterator[list[tuple[str, ...]]]:
-    """The ways to install one: the commands of each."""
+    """The commands of each way to install a browser."""
     yield [(sys.executable, "-m", "playwright", "install", "chromium")]
     if shutil.which("apt-get") and os.geteuid() == 0:
         install = ("apt-get", "install", "--yes", "--no-install-recommends")
@@ -38,7 +38,7 @@ def installers() -> Iterator[list[tuple[str, ...]]]:
 
 
 def failure(*command: str) -> str:
-    """Runs a command; returns what it printed if it failed."""
+    """Runs a command; returns its output if it failed, else an empty text."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

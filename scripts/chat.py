@@ -1,6 +1,6 @@
-"""`make chat`: websocket-client's wsdump on a chat, which also says why the connection ended.
+"""`make chat`: websocket-client's wsdump, made to say why the connection ended.
 
-wsdump shows a close frame as an empty line, and fails on the next line that is typed.
+By itself, wsdump shows a close frame as an empty line, and fails on the next line that is typed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Conversation(websocket.WebSocket):
 
 
 def end(reason: str) -> None:
-    """Of the program, from the thread that receives: input() cannot be ended but by a signal."""
+    """Ends the program from the receiving thread: only a signal interrupts input()."""
     print(f"{ERASE_LINE}Disconnected by the server: {reason}", flush=True)
     os.kill(os.getpid(), signal.SIGINT)
     sys.exit()  # this thread

@@ -38,7 +38,8 @@ STACK = "ChaliceChat"
 STAGE = "api"
 
 SERVICES = (
-    "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs"
+    "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs,"
+    "cognito-idp"
 )
 READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its time
 CLEARED_WITHIN = 3.0  # seconds, for one that was killed
@@ -46,7 +47,7 @@ GOODBYE_WITHIN = 0.7  # seconds
 
 
 class Failure(Exception):
-    """Something that whoever typed the command can put right: what, and how, in one line."""
+    """An error that the user can fix. Its message is one line: the fault and the remedy."""
 
 
 def aws_environment(port: int) -> dict[str, str]:
@@ -83,7 +84,7 @@ class Emulator:
     it is a way to reach one that is running, by the credentials in `exports`: every run has its own,
     in a file for shells that only its owner can read.
 
-    `say` is told each step before it begins. `functions_output` gets what the functions print.
+    `say` is told each step before it begins. `functions_output` gets the output of the functions.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class Emulator:
         self._say("Packaging the app")
         with packaging(project) as command:
             self.run(*command, str(out), cwd=project)
-        slim(out / "deployment.zip")
+        slim(out)
         self._say("Uploading it")
         self.aws("s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"
@@ -198,7 +199,7 @@ class Emulator:
         return f"http://{endpoint_of(self.port, api_id)}/" if api_id else None
 
     def aws(self, *command: str) -> str:
-        """What a command of the AWS CLI prints; when it fails, its output and a Failure."""
+        """Runs a command of the AWS CLI and returns its output; prints that if it fails."""
         if self._server is not None:
             self.require_alive()
         self._aws = self._aws or self._new_aws()
@@ -213,10 +214,10 @@ class Emulator:
         return output
 
     def run(self, *command: str, cwd: Path = ROOT) -> str:
-        """What a program of .venv prints; when it fails, its output and a Failure.
+        """Runs a program of .venv and returns its output; prints that if it fails.
 
         It joins the process group of the emulator that this started, so that one kill ends both and
-        whatever they started in turn; without an emulator, it has a group of its own.
+        all their children; without an emulator, it has a group of its own.
         """
         if self._server is not None:
             self.require_alive()
@@ -340,7 +341,7 @@ class Emulator:
             time.sleep(0.05)
 
     def _process_that_answers(self) -> str | None:
-        """The id of the MiniStack on the port, which tells it as its edition."""
+        """The id of the MiniStack on the port, which reports it as its edition."""
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with direct.open(f"http://{HOST}:{self.port}/_ministack/health", timeout=2) as answer:
@@ -382,9 +383,9 @@ def read_exports(file: Path) -> dict[str, str]:
 
 
 def failure(command: Sequence[str], output: str, errors: str) -> Failure:
-    """Prints what a command printed."""
+    """Prints the output of a command."""
     print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
-    return Failure(f"`{' '.join(command)}` failed, see above; put that right and try again.")
+    return Failure(f"`{' '.join(command)}` failed, see above; fix that and retry.")
 
 
 def require_free_port(port: int) -> None:

@@ -8,10 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
 END_OF_LOG = "\0end of log\0"
 ENDPOINT = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
+COGNITO = re.compile(r"cognito-idp\.[\w-]+\.amazonaws\.com")
 API_GATEWAY = re.compile(r"https://(\w+)\.execute-api\.[^/]+/(\w+)/?")
 
 
@@ -41,6 +43,19 @@ def redirect_posts() -> None:
         return create_client(session, *arguments, **options)
 
     Session.create_client = redirected
+
+
+def redirect_issuers() -> None:
+    """Sends the requests for the keys of user pools to the emulator; all others stay as they are."""
+    connect = HTTPSConnection.connect
+
+    def connect_here(connection: HTTPSConnection) -> None:
+        if not COGNITO.fullmatch(connection.host):
+            return connect(connection)
+        connection.host, connection.port = "127.0.0.1", int(os.environ["GATEWAY_PORT"])
+        HTTPConnection.connect(connection)
+
+    HTTPSConnection.connect = connect_here  # type: ignore[method-assign, assignment]
 
 
 def logged(handler: Callable[[Any, Any], Any], event: Any, context: Any) -> Any:

@@ -1,186 +1,119 @@
-"""`python -m scripts.install run emulator`: installs these, where they are not installed yet.
-
-What running needs, and tests and checks on top of it, are layers of one environment; tools that pin
-another boto3 have one each. Several are installed at the same time, but by one `make` at a time.
-"""
+"""`python -m scripts.install run emulator`: installs these layers where they are missing."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import hashlib
-import os
 import platform
-import re
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from scripts.processes import kill_group, lock
+
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not that of an active environment
+LOOKING_WITHIN = 1.0  # seconds; a make that installs nothing holds the lock for less
+
+# Its arguments: the Python, the environment and the requirements.
+INSTALL = """
+test -e "$1/installed" || "$0" -m venv --clear "$1" || exit
+"$1/bin/python" -m pip --disable-pip-version-check --no-input install --no-compile \
+    --progress-bar off --requirement "$2" >"$1/pip.log" 2>&1 || { tail -n 20 "$1/pip.log" >&2; exit 1; }
+"""
 
 
 class Layer(NamedTuple):
-    environment: str
+    environment: str  # one for each version of boto3 that is pinned
+    requirements: tuple[str, ...]  # the first file includes the others
     content: str
-    megabytes: int  # on Linux
-    includes: tuple[str, ...] = ()
+    megabytes: int  # of the whole environment, on Linux
 
 
 LAYERS = {
-    "run": Layer(".venv", "Chalice and the AWS CLI", 210),
-    "dev": Layer(".venv", "what runs, tests and checks the chat", 710, ("run",)),
-    "emulator": Layer(".venv-emulator", "the AWS emulator", 85),
-    "scan": Layer(".venv-scan", "the security scanner", 220),
+    "run": Layer(".venv", ("run.txt",), "Chalice and the AWS CLI", 210),
+    "dev": Layer(".venv", ("dev.txt", "run.txt"), "all that tests and checks need", 710),
+    "emulator": Layer(".venv-emulator", ("emulator.txt",), "the AWS emulator", 85),
+    "scan": Layer(".venv-scan", ("scan.txt",), "the security scanners", 220),
 }
 
 
-class Installation:
-    """One layer, installed in the background; `output` is what pip and venv printed."""
-
-    def __init__(self, name: str, *, by_this_python: bool, lock: int) -> None:
-        self.layer = LAYERS[name]
-        self.output: list[str] = []
-        self.failed = False
-        self._names = (name, *self.layer.includes)
-        self._requirements = REQUIREMENTS / f"{name}.txt"
-        self._directory = ROOT / self.layer.environment
-        self._python = self._directory / "bin" / "python"
-        self._by_this_python = by_this_python
-        self._lock = lock
-        self._process: subprocess.Popen[str] | None = None
-        self._thread = threading.Thread(target=self._install)
-
-    def is_done(self) -> bool:
-        name = self._names[0]
-        stamp = self._stamp(name)
-        return self._is_usable() and stamp.exists() and stamp.read_text() == checksum(name)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def is_under_way(self) -> bool:
-        return self._thread.is_alive()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-        self._thread.join()
-
-    def progress(self) -> float:
-        """From 0 to about 1: each package is downloaded first, and installed later."""
-        pins = len(re.findall(r"^[\w.-]+==", self._requirements.read_text(), re.MULTILINE))
-        downloaded = sum(line.startswith("Collecting ") for line in self.output)
-        installed = len(list(self._directory.glob("lib/python*/site-packages/*.dist-info")))
-        return (downloaded + installed) / (2 * max(pins, 1))
-
-    def _install(self) -> None:
-        try:
-            if not self._is_usable():
-                self._run(PYTHON, "-m", "venv", "--clear", self._directory)
-            pip = (self._python, "-m", "pip", "--disable-pip-version-check", "--no-input")
-            options = ("--progress-bar", "off", "--no-compile", "--requirement")
-            self._run(*pip, "install", *options, self._requirements)
-            for name in self._names:
-                self._stamp(name).write_text(checksum(name))
-        except (OSError, subprocess.CalledProcessError) as error:
-            self.output.append(f"{error}\n")
-            self.failed = True
-
-    def _run(self, *command: str | Path) -> None:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            pass_fds=[self._lock],  # if this is killed, the next `make` waits for pip to end
-        ) as self._process:
-            assert self._process.stdout is not None
-            self.output.extend(self._process.stdout)
-        if self._process.returncode:
-            raise subprocess.CalledProcessError(self._process.returncode, command)
-
-    def _is_usable(self) -> bool:
-        """Whether this was complete once, so that pip has no more to do than to change versions."""
-        complete = any(self._directory.glob("installed-*")) and self._python.exists()
-        return complete and not (self._by_this_python and self._has_other_python())
-
-    def _has_other_python(self) -> bool:
-        configuration = (self._directory / "pyvenv.cfg").read_text()
-        return f"version = {platform.python_version()}\n" not in configuration
-
-    def _stamp(self, name: str) -> Path:
-        return self._directory / f"installed-{name}"
-
-
-def checksum(name: str) -> str:
-    return hashlib.sha256((REQUIREMENTS / f"{name}.txt").read_bytes()).hexdigest()
-
-
-@contextmanager
-def one_at_a_time() -> Iterator[int]:
-    """Waits until no other `make` of this clone installs; yields the lock's descriptor."""
-    lock = os.open(REQUIREMENTS, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("Another make is installing here; waiting for it ...", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def install(installations: Sequence[Installation]) -> bool:
-    """Installs, with the progress visible; says whether all went well."""
-    layers = [each.layer for each in installations]
-    print(
-        f"Installing {' and '.join(layer.content for layer in layers)} into "
-        f"{' and '.join(layer.environment for layer in layers)}: "
-        f"{sum(layer.megabytes for layer in layers)} MB, the first time only.",
-        flush=True,
-    )
-    started = time.monotonic()
-    try:
-        for each in installations:
-            each.start()
-        show_progress(installations, started)
-    finally:
-        for each in installations:
-            each.stop()
-    for each in installations:
-        if each.failed:
-            print("".join(each.output[-20:]), file=sys.stderr)
-    if any(each.failed for each in installations):
-        print("Installing failed, see above; with a way to PyPI, try again.", file=sys.stderr)
+def is_usable(environment: Path, *, by_this_python: bool) -> bool:
+    """Whether pip can add to it: the environment is complete, unmoved and of the right Python."""
+    if not all((environment / name).exists() for name in ("installed", "pip.log", "bin/python")):
         return False
+    printed = (environment / "pip.log").read_text(errors="replace")
+    if "\nInstalling collected packages" in printed and "\nSuccessfully installed" not in printed:
+        return False  # pip was interrupted, and would take half a package for a whole one
+    origin = (environment / "pyvenv.cfg").read_text("utf-8")
+    version = f"\nversion = {platform.python_version()}\n"
+    return f" {environment}\n" in origin and (version in origin or not by_this_python)
+
+
+def is_installed(layer: Layer) -> bool:
+    installed = ROOT / layer.environment / "installed"
+    requirements = REQUIREMENTS / layer.requirements[0]
+    return installed.exists() and requirements.read_text() in installed.read_text()
+
+
+def install(layers: Sequence[Layer], turn: int) -> int:
+    """Installs layers at the same time and shows pip's progress; returns the exit status."""
+    what = ", and ".join(f"{layer.content} into {layer.environment}" for layer in layers)
+    print(f"Installing {what}: {sum(layer.megabytes for layer in layers)} MB.", flush=True)
+    started = shown = time.monotonic()
+    installing: dict[Layer, subprocess.Popen[bytes]] = {}
+    try:
+        for layer in layers:
+            requirements = REQUIREMENTS / layer.requirements[0]
+            installing[layer] = subprocess.Popen(
+                ["sh", "-c", INSTALL, PYTHON, ROOT / layer.environment, requirements],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+                pass_fds=[turn],  # if this is killed, the next `make` waits for pip to end
+            )
+        while busy := [layer for layer, process in installing.items() if process.poll() is None]:
+            time.sleep(0.1)
+            if time.monotonic() > shown + 5:
+                shown = time.monotonic()
+                print(f"  {shown - started:.0f} s: {last_printed(busy[0])}", flush=True)
+    except BaseException:
+        for process in installing.values():
+            kill_group(process.pid)
+        raise
+    for layer, process in installing.items():
+        if process.returncode == 0:
+            finish(layer)
+    if any(process.returncode for process in installing.values()):
+        print("Installing failed, see above; retry once PyPI can be reached.", file=sys.stderr)
+        return 1
     print(f"Installed in {time.monotonic() - started:.0f} s.", flush=True)
-    return True
+    return 0
 
 
-def show_progress(installations: Sequence[Installation], started: float) -> None:
-    """Until all have ended: in place on a terminal, every 10 s elsewhere."""
-    is_terminal = sys.stdout.isatty()
-    shown = 0.0
-    while any(each.is_under_way() for each in installations):
-        time.sleep(0.1)
-        seconds = time.monotonic() - started
-        if seconds - shown > (0.2 if is_terminal else 10):
-            shown = seconds
-            done = sum(each.progress() for each in installations) / len(installations)
-            before, after = ("\r", "  ") if is_terminal else ("", "\n")
-            print(f"{before}  {done:.0%} after {seconds:.0f} s", end=after, flush=True)
-    if is_terminal:
-        print("\r\033[K", end="")
+def finish(layer: Layer) -> None:
+    """Lets the layer's commands start in a path with a space, then records the layer."""
+    environment = ROOT / layer.environment
+    python = environment / "bin" / "python"
+    started_by_kernel = f"#!{python}\n".encode()
+    started_by_shell = (
+        f'#!/bin/sh\n"exec" "{python}" "$0" "$@"\n'.encode()
+    )  # a mere string to Python
+    for command in environment.glob("bin/*"):
+        if command.is_file() and (content := command.read_bytes()).startswith(started_by_kernel):
+            command.write_bytes(content.replace(started_by_kernel, started_by_shell, 1))
+    requirements = [(REQUIREMENTS / name).read_text() for name in layer.requirements]
+    (environment / "installed").write_text("".join(requirements))
+
+
+def last_printed(layer: Layer) -> str:
+    log = ROOT / layer.environment / "pip.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    steps = [line for line in lines if line.startswith(("Collecting ", "Installing "))]
+    return steps[-1][:80] if steps else f"making {layer.environment}"
 
 
 def main() -> int:
@@ -189,24 +122,24 @@ def main() -> int:
     parser.add_argument("layers", nargs="+", choices=LAYERS)
     arguments = parser.parse_args()
     if not (find_spec("ensurepip") and find_spec("venv")):
-        print(
-            f"{PYTHON} has no venv module; install it, on Debian and Ubuntu with: "
-            "apt install python3-venv",
-            file=sys.stderr,
-        )
+        hint = "install it, on Debian and Ubuntu with: apt install python3-venv"
+        print(f"{PYTHON} has no venv module; {hint}", file=sys.stderr)
         return 1
-    with one_at_a_time() as lock:
-        installations = [
-            Installation(name, by_this_python=arguments.by_this_python, lock=lock)
-            for name in arguments.layers
-        ]
-        missing = [each for each in installations if not each.is_done()]
-        try:
-            return 0 if not missing or install(missing) else 1
-        except KeyboardInterrupt:
-            print("\nInterrupted; the next make begins anew.", file=sys.stderr)
-            return 130
+    turn = lock(REQUIREMENTS, LOOKING_WITHIN)
+    if turn is None:
+        print("Another make is installing here; waiting for it ...", flush=True)
+        turn = lock(REQUIREMENTS, float("inf"))
+        assert turn is not None
+    layers = [LAYERS[name] for name in arguments.layers]
+    for environment in (ROOT / layer.environment for layer in layers):
+        if not is_usable(environment, by_this_python=arguments.by_this_python):
+            (environment / "installed").unlink(missing_ok=True)
+    missing = [layer for layer in layers if not is_installed(layer)]
+    return install(missing, turn) if missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted; the next make installs the rest.")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import select
 import selectors
 import statistics
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from typing import Self
 
 import boto3
 
@@ -36,7 +39,7 @@ class Talker(Client):
 
 
 class Load:
-    """The talk of people in rooms, in one thread, which keeps the load of the client itself low."""
+    """The talk of people in rooms, in one thread, which takes little CPU."""
 
     def __init__(self, url: str, people: int, rooms: int, seconds: float) -> None:
         self._url, self._people, self._rooms = url, people, rooms
@@ -116,8 +119,38 @@ class Load:
         }
 
 
+class Flooder(threading.Thread):
+    """Sends without a pause, alone in a room, and connects again when disconnected."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._ended = threading.Event()
+        self.frames = self.connections = 0
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            self.connections += 1
+            name = f"flooder-{secrets.token_hex(4)}"
+            with suppress(Difference), Talker(self._url, name) as client:
+                client.enters(name)
+                while not self._ended.is_set():
+                    client.says("/ls")
+                    self.frames += 1
+                    if select.select([client], [], [], 0)[0]:
+                        client.next()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
 def rows_left() -> int:
-    """The rows of the table of the chat here, once it is empty or time is up."""
+    """The number of rows in the table of the chat here, once it is 0 or time is up."""
     table = boto3.resource("dynamodb").Table("ChaliceChat")
     deadline = time.monotonic() + LEFT_WITHIN
     while rows := int(table.scan(Select="COUNT", ConsistentRead=True)["Count"]):
@@ -134,20 +167,26 @@ def load(
     people: int = PEOPLE,
     rooms: int = ROOMS,
     seconds: float = SECONDS,
+    flooders: int = 0,
 ) -> bool:
-    """Prints what was heard; whether everybody heard every line once."""
+    """Prints the figures; returns whether everybody heard every line once."""
     print(
-        f"{url}\n{people} people in {rooms} rooms, each says a text every {EVERY:g} s "
+        f"{url}\n{people} people in {rooms} rooms; each says a text every {EVERY:g} s "
         f"for {seconds:g} s\n",
         flush=True,
     )
     talk = Load(url, people, rooms, seconds)
     try:
-        talk.run()
+        with ExitStack() as stack:
+            floods = [stack.enter_context(Flooder(url)) for _ in range(flooders)]
+            talk.run()
     except Difference as difference:
         print(f"FAILED  {difference}")
         return False
     figures = talk.figures()
+    if floods:
+        figures["frames of the flooders"] = f"{sum(each.frames for each in floods):,}"
+        figures["their connections"] = f"{sum(each.connections for each in floods):,}"
     if has_table:
         figures["rows left in the table"] = f"{rows_left():,}"
     for name, figure in figures.items():
@@ -158,7 +197,9 @@ def load(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
+    parser.add_argument("--people", type=int, default=PEOPLE, help=f"{PEOPLE} by default")
     parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
+    parser.add_argument("--flooders", type=int, default=0, help="people who send without a pause")
     arguments = parser.parse_args()
     try:
         url = address(arguments)
@@ -166,7 +207,14 @@ def main() -> int:
         print(failure, file=sys.stderr)
         return 1
     has_table = not (arguments.url or arguments.stack)
-    return 0 if load(url, has_table=has_table, rooms=arguments.rooms) else 1
+    heard_all = load(
+        url,
+        has_table=has_table,
+        people=arguments.people,
+        rooms=arguments.rooms,
+        flooders=arguments.flooders,
+    )
+    return 0 if heard_all else 1
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASC
 HEAD = '''\
 """Characters that look the same, by UTS #39. Written by scripts/lookalikes.py.
 
-A row is a text, and characters that look like it. Characters are folded, but those of
-`BESIDE_OTHERS` are not: folding would lose their looks.
+A row is a text, and characters that look like it. The characters are folded, except those of
+`BESIDE_OTHERS`, which would lose their looks.
 """
 '''
 
@@ -34,10 +34,10 @@ Looks = dict[str, str]  # by character
 
 
 def lookalikes() -> tuple[Looks, Looks]:
-    """What folded characters look like, and what Greek letters look like beside other letters.
+    """The looks of folded characters, and those of Greek letters beside other letters.
 
-    Nu looks like N or v, by its case, but N and v must not count as the same. So a letter counts
-    as what its capital looks like, and in names that are not all Greek as what it looks like.
+    Nu looks like N or v, by its case, but N and v must not count as the same. So a letter has the
+    looks of its capital in a name that is all Greek, and its own in any other.
     """
     pairs = [pair for pair in confusables() if is_in_scope(*pair)]
     links = sorted(
@@ -88,7 +88,7 @@ def is_in_scope(source: str, target: str) -> bool:
 
 
 def is_folded_alone(source: str) -> bool:
-    """Folding changes the character's case, if anything."""
+    """Whether folding changes nothing but the character's case."""
     folded = fold(source)
     return (
         len(folded) == 1
@@ -100,8 +100,8 @@ def is_folded_alone(source: str) -> bool:
 def confusables() -> Iterator[tuple[str, str]]:
     """The lines of confusables.txt: a character, and the text that it looks like.
 
-    The package lists both under each other. The first to be listed is the character; a text that
-    several look like has several.
+    The package lists each of the two under the other. The one with several entries is the text; if
+    neither has several, the character comes first.
     """
     listed = {plain(text): entries for text, entries in data("confusables.json").items()}
     order = {text: n for n, text in enumerate(listed)}
@@ -112,7 +112,7 @@ def confusables() -> Iterator[tuple[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Without the marks around texts from right to left."""
+    """The text without the marks around right-to-left text."""
     return text.strip("\u200e") or text
 
 

@@ -1,11 +1,12 @@
 """Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
 
-A browser sends requests to this machine for every page that it shows. It names the page's origin,
-except in a `GET` of a page for itself, where the name of the host gives the page away.
+A browser sends requests to this machine for any page that it shows. It names the page's origin,
+except in a `GET` to the page's own host, whose name gives the page away.
 """
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,8 @@ from ministack import app as ministack
 from ministack.core import iam_evaluator, responses, router, sigv4
 
 NAMES = ("127.0.0.1", "localhost")
-HEALTH = ("GET", "/_ministack/health")  # `emulator.py` asks for it
+HEALTH = "/_ministack/health"  # `emulator.py` asks for it
+POOL_KEYS = re.compile(r"/[a-z]+-[a-z]+-\d_\w+/\.well-known/(openid-configuration|jwks\.json)")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -26,8 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 class Gate:
     """Passes on only the requests of this machine's programs and of the emulator's own pages.
 
-    Both must address it by its own name. Without a signature they reach API Gateway's routes, which
-    themselves say who may call them, and nothing else.
+    Both must address the emulator by its own name. Unsigned requests reach only the health check,
+    the public keys of user pools, and API Gateway's routes, which have authorization of their own.
     """
 
     def __init__(self, app: App, port: int) -> None:
@@ -48,12 +50,12 @@ class Gate:
             await self._pass_if_signed(scope, receive, without_cors(send))
 
     def _refusal(self, scope: Scope) -> str | None:
-        """Why neither a program here nor an own page sends such a request; None if one may."""
+        """The reason to refuse a request; None if a program here or an own page may send it."""
         hosts = [without_default_port(host) for host in values(scope, b"host")]
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return f"This emulator answers at http://{self._hosts[0]} only, not under other names."
         if not set(values(scope, b"origin")) <= set(self._origins):
-            return "This emulator does not answer pages of another origin than its own."
+            return "Of web pages, this emulator answers only its own."
         return None
 
     async def _pass_if_signed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,9 +82,11 @@ def without_default_port(host: str) -> str:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether it is for API Gateway, or the health check."""
-    path = scope["path"]
-    return bool((scope["method"], path) == HEALTH or ministack._parse_execute_api_url("", path))
+    """Whether the request is for API Gateway, for a user pool's keys, or the health check."""
+    method, path = scope["method"], scope["path"]
+    if method == "GET" and (path == HEALTH or POOL_KEYS.fullmatch(path)):
+        return True
+    return bool(ministack._parse_execute_api_url("", path))
 
 
 def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
@@ -106,7 +110,7 @@ def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], b
 
 
 def without_cors(send: Send) -> Send:
-    """MiniStack allows every origin to read its answers."""
+    """Drops the headers by which MiniStack lets every origin read its answers."""
 
     async def send_without_cors(message: dict[str, Any]) -> None:
         if "headers" in message:

@@ -39,7 +39,7 @@ functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 ending = threading.Event()
-conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by what sends to the client
+conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
 
 
 def apply(output: TextIO) -> None:
@@ -73,10 +73,13 @@ def apply(output: TextIO) -> None:
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
-    # It serves `@connections` at its own address only, but functions post to AWS's address.
+    # It served a user pool's keys at another address than AWS ("Verifying JSON web tokens").
+    app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
+
+    # It served `@connections` at its own address only, but functions post to AWS's address.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
 
-    # It refused templates with resource types that it does not know ...
+    # It refused templates with resource types that it did not know ...
     provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
     changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
 
@@ -85,14 +88,25 @@ def apply(output: TextIO) -> None:
         alarm_record, provisioners._cw_metric_alarm_record
     )
 
-    # It ended without a word to those who were connected.
+    # It ended without closing its WebSockets.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
+
+
+async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
+    """The answer of Cognito; the discovery document of a user pool has the address as on AWS."""
+    answer = await original(method, path, *arguments)
+    if answer is None or not path.endswith("/openid-configuration"):
+        return answer
+    status, headers, body = answer
+    document = json.loads(body)
+    document["jwks_uri"] = f"{document['issuer']}/.well-known/jwks.json"
+    return status, headers, json.dumps(document).encode()
 
 
 async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
 ) -> None:
-    """Handles a WebSocket, and knows how to close it meanwhile."""
+    """Handles a WebSocket, which `say_goodbye` can close meanwhile."""
 
     async def receive_unless_ending() -> Any:
         message = await receive()
@@ -108,7 +122,7 @@ async def converse(
 
 
 def say_goodbye() -> None:
-    """Closes all WebSockets with the code with which API Gateway ends a connection."""
+    """Closes all WebSockets with the code that API Gateway uses to end a connection."""
     ending.set()
     closing = [
         asyncio.run_coroutine_threadsafe(send(GOING_AWAY), loop)
@@ -118,7 +132,7 @@ def say_goodbye() -> None:
 
 
 def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
-    """As if the role had a secret path: its name, which is what counts, comes after that."""
+    """Hashes a secret path of the role too; MiniStack finds the role by the name after it."""
     return original(config | {"Role": config["Role"].replace(":role/", f":role/{SECRET}/")})
 
 
@@ -180,7 +194,7 @@ def worker_script() -> str:
         ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
         (
             "    _ms_install_invoke_depth()\n",
-            "    _ms_install_invoke_depth()\n    redirect_posts()\n",
+            "    _ms_install_invoke_depth()\n    redirect_posts()\n    redirect_issuers()\n",
         ),
         ("\nrun()\n", f"\n{Path(function_process.__file__).read_text()}\nrun()\n"),
     ):

@@ -1,4 +1,4 @@
-"""`python -m scripts.package out`: the package for AWS, as `chalice package` makes it, but small."""
+"""`python -m scripts.package out`: a smaller package for AWS than `chalice package` makes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMAND = ("chalice", "package", "--merge-template", "resources.json")
 def packaging(project: Path) -> Iterator[Sequence[str]]:
     """The command that packages a project, which at most one process runs at a time.
 
-    Chalice would take a package for finished that another is writing, or that was left unfinished.
+    Chalice would reuse a package that another process is still writing, or left unfinished.
     """
     with locked(project / ".chalice"):
         for package in (project / ".chalice" / "deployments").glob("*.zip"):
@@ -44,7 +44,7 @@ def main() -> int:
             env=os.environ | {"AWS_DEFAULT_REGION": region},
         )
     if packaged.returncode == 0:
-        slim(out / "deployment.zip")
+        slim(out)
     return packaged.returncode
 
 

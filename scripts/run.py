@@ -10,12 +10,16 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from types import FrameType
 
 from scripts.address import directory_of, variable
 from scripts.address import port as chosen_port
 from scripts.emulator import BIN, Emulator, Failure, require_free_port
 from scripts.processes import STOPPING
+from scripts.user_pool import UserPool
+
+PEOPLE = ("John", "Jenny")  # who may sign in
 
 HAS_TERMINAL = os.isatty(0)
 
@@ -25,7 +29,7 @@ class Stopped(Exception):
 
 
 class Steps:
-    """Says what is being done, and how long it took once the next step begins."""
+    """Prints each step as it begins, and its duration once it has ended."""
 
     def __init__(self) -> None:
         self._started: float | None = None
@@ -48,9 +52,16 @@ def run(port: int) -> None:
     with Emulator(
         port, directory_of(port), say=steps.begin, functions_output=sys.stdout
     ) as emulator:
-        url = emulator.deploy()
+        if signs_in():
+            steps.begin("Creating a user pool")
+            pool = UserPool(emulator, PEOPLE)
+            url = emulator.deploy(parameters=pool.parameters)
+            addresses = {name: f"{url}?token={pool.token(name)}" for name in PEOPLE}
+        else:
+            url = emulator.deploy()
+            addresses = {}
         steps.end()
-        print(how_to_use(url, emulator.page_url(), emulator), flush=True)
+        print(how_to_use(url, emulator.page_url(), emulator, addresses), flush=True)
         while not terminal_has_hung_up():
             emulator.require_alive()
             time.sleep(0.5)
@@ -68,40 +79,51 @@ def redeploy(port: int) -> None:
 
 
 def terminal_has_hung_up() -> bool:
-    """Whether this had a terminal that is closed now.
+    """Whether this was started from a terminal that has closed since.
 
-    The signal for that reaches the session's first process only; if that is make, as in
-    `ssh -t host make run`, it keeps it to itself.
+    The signal for that reaches only the session's first process. If that is make, as in
+    `ssh -t host make run`, make does not pass it on.
     """
     terminal = select.poll()
     terminal.register(0, 0)
     return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
-def how_to_use(url: str, page: str | None, emulator: Emulator) -> str:
+def signs_in() -> bool:
+    chosen = os.environ.get("SIGN_IN") or "off"
+    if chosen not in ("on", "off"):
+        raise Failure(f"SIGN_IN is on or off, not {chosen!r}, as in `make run SIGN_IN=on`.")
+    return chosen == "on"
+
+
+def how_to_use(url: str, page: str | None, emulator: Emulator, addresses: Mapping[str, str]) -> str:
+    """`addresses` has those with which people sign in, by their names; empty for anybody."""
     port = variable(emulator.port)
     exports = shlex.quote(os.path.relpath(emulator.exports))
     wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
-    opening = f"Open {page} in two tabs.\n" if page else "The chat is running."
+    commands = [
+        f"{name}, signed in for an hour:\n\n    {wsdump} {shlex.quote(address)}"
+        for name, address in addresses.items()
+    ] or [
+        f"In as many other terminals as you like:\n\n    make chat{port}",
+        f"or any WebSocket client:\n\n    {wsdump} {url}",
+    ]
+    how_to_connect = "\n\n".join(commands)
+    opening = f"Open {page} in two tabs." if page and not addresses else "The chat is running."
     return f"""
 {opening}
-In as many other terminals as you like:
 
-    make chat{port}
+{how_to_connect}
 
-or any WebSocket client:
-
-    {wsdump} {url}
-
-The first line that you type is your nickname, /help lists the commands.
+{"" if addresses else "The first line that you type is your nickname, "}/help lists the commands.
 To use the AWS CLI or Chalice on the emulator: . {exports}
-After a change of the code: make redeploy{port}
-What the functions print, errors above all, appears below. Ctrl-C stops everything.
+After a change to the code: make redeploy{port}
+The functions' output, errors above all, appears below. Ctrl-C stops everything.
 """
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Handles the first signal; those that follow must not interrupt the clearing up."""
+    """Handles the first signal; later ones must not interrupt the cleanup."""
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped
@@ -109,7 +131,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup is to keep its meaning
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["run", "redeploy"])

@@ -1,4 +1,4 @@
-"""Makes a deployment package smaller, and quicker to import.
+"""Makes deployment packages smaller, and quicker to import.
 
 Most of Chalice's package is botocore's data on services that the chat does not call. Its Python
 files would be compiled at every cold start, since Lambda's file system is read-only. Without that
@@ -9,21 +9,30 @@ the CPU.
 from __future__ import annotations
 
 import compileall
+import json
 import py_compile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Services that the functions call; botocore's data on all others is left out.
 SERVICES = ("apigatewaymanagementapi", "dynamodb", "lambda")
+FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
-def slim(archive: Path) -> None:
-    """Rewrites a deployment package; the same package gives the same bytes."""
+def slim(out: Path) -> None:
+    """Rewrites the package in a directory that `chalice package` wrote, and the template beside it.
+
+    The authorizer gets a package of its own, the only one with the library for tokens. The same
+    package gives the same bytes.
+    """
+    template = json.loads((out / "sam.json").read_text())
+    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
     with tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
-        with zipfile.ZipFile(archive) as package:
+        with zipfile.ZipFile(out / "deployment.zip") as package:
             package.extractall(files, [name for name in package.namelist() if is_needed(name)])
         compileall.compile_dir(
             files,
@@ -31,10 +40,17 @@ def slim(archive: Path) -> None:
             quiet=2,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
-        with zipfile.ZipFile(archive, "w") as package:
-            for file in sorted(files.rglob("*")):
-                if file.is_file():
-                    add(package, str(file.relative_to(files)), file.read_bytes())
+        write(out / "authorizer.zip", files, lambda name: True)
+        write(out / "deployment.zip", files, lambda name: not name.lower().startswith(FOR_TOKENS))
+    (out / "sam.json").write_text(json.dumps(template, indent=2))
+
+
+def write(archive: Path, files: Path, is_part: Callable[[str], bool]) -> None:
+    with zipfile.ZipFile(archive, "w") as package:
+        for file in sorted(files.rglob("*")):
+            name = str(file.relative_to(files))
+            if file.is_file() and is_part(name):
+                add(package, name, file.read_bytes())
 
 
 def is_needed(name: str) -> bool:

@@ -1,6 +1,6 @@
-"""`make smoke`: sees, in less than a minute, whether a deployed chat works.
+"""`make smoke`: checks in less than a minute whether a deployed chat works.
 
-Its nicknames and its room end in something random, so it meets nobody on a chat that is in use.
+Its nicknames and rooms end in random digits, so it meets nobody on a chat that is in use.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ WRITERS = 5
 TEXTS_EACH = 10  # the pace of a connection allows 20 frames at once; logging in and joining are 4
 
 PATIENCE = 10.0  # seconds for a frame; functions that start cold take two or three
-LEAVES_WITHIN = 10.0  # seconds; API Gateway tells of a closed connection when it can
-SILENCE = 0.5  # seconds in which a frame that must not come would have come
+LEAVES_WITHIN = 10.0  # seconds; API Gateway may report a closed connection late
+SILENCE = 0.5  # seconds in which an unwanted frame would have come
 
 
 class Difference(Exception):
-    """What the chat did is not what it should have done."""
+    """The chat did something else than it should."""
 
 
 class Client:
@@ -108,7 +108,7 @@ class Client:
 
 
 class Smoke:
-    """The checks, in their order; each returns what it saw."""
+    """The checks, in their order; each returns a summary of a success."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -214,7 +214,7 @@ def shown(thing: object) -> str:
 
 
 def smoke(url: str) -> bool:
-    """Prints a line for each thing it sees, up to the first difference."""
+    """Prints a line for each check, up to the first that fails; whether all passed."""
     print(url, flush=True)
     for check in Smoke(url).checks():
         started = time.monotonic()

@@ -18,7 +18,7 @@ from moto.dynamodb import models
 
 from chalicelib import Handler, Sender, Storage
 from chalicelib.pace import Pace
-from chalicelib.rows import LIFETIME_SECONDS, Connection, directory_key
+from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
 from tests import moto_table
 from tests.connections import Connections
 
@@ -99,6 +99,21 @@ class Chat:
         person = Person(self, f"connection-{next(self._ids)}=")
         self.handler.connect(person.id)
         return person
+
+    def signs_in(self, account: str, nickname: str, room: str | None = None) -> Person:
+        """A new person with an account, and in a room if one is given."""
+        person = Person(self, f"connection-{next(self._ids)}=")
+        assert self.handler.connect(person.id, Account(account, nickname))
+        if room is not None:
+            person.says(f"/join {room}")
+            self.connections.posts.clear()
+        return person
+
+    def refuses(self, account: str, nickname: str) -> bool:
+        """Whether the handshake of an account fails."""
+        return not self.handler.connect(
+            f"connection-{next(self._ids)}=", Account(account, nickname)
+        )
 
     def person(self, name: str, room: str | None = None) -> Person:
         """A new person with a nickname, and in a room if one is given."""

@@ -11,7 +11,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-# A status; or no answer until the server ends, half an answer, or a connection that closes.
+# A status; or no answer until the client gives up, half an answer, or a connection that closes.
 Answer = int | Literal["slow", "half", "drop"]
 
 ERRORS = {
@@ -41,8 +41,10 @@ class Connections:
         self.otherwise: Answer = 200
         self.requests: list[Request] = []
         self.opened = 0  # HTTP connections
+        self.most_open = 0  # of them, at a time
         self.answers_a_connection = 1_000_000  # then it is closed without notice
         self.says_length = True
+        self.names_errors = True
         self._server = _Server(self, tls, receive_buffer)
         self.port: int = self._server.server_address[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/api"
@@ -58,7 +60,6 @@ class Connections:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        self._server.ended.set()
         self.close_connections()
 
     def received(self, connection_id: str) -> list[str]:
@@ -97,14 +98,13 @@ class Connections:
 class _Server(ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024
 
     def __init__(self, api: Connections, tls: ssl.SSLContext | None, receive_buffer: int) -> None:
         self.api = api
         self.tls = tls
         self.receive_buffer = receive_buffer
         self.sockets: set[socket.socket] = set()
-        self.ended = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
 
     def server_bind(self) -> None:
@@ -128,6 +128,7 @@ class _Handler(StreamRequestHandler):
             )
         super().setup()
         self.server.sockets.add(self.request)
+        self.server.api.most_open = max(self.server.api.most_open, len(self.server.sockets))
 
     def handle(self) -> None:
         try:
@@ -161,21 +162,21 @@ class _Handler(StreamRequestHandler):
         connection_id = unquote(path.rpartition("/@connections/")[2])
         answer = api.answer(method, connection_id, body.decode(errors="replace"))
         if answer == "slow":
-            self.server.ended.wait()
+            self.rfile.read(1)
         if answer == "half":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
         if isinstance(answer, str):
             return False
-        self.wfile.write(reply(answer, api.says_length))
+        self.wfile.write(reply(answer, api.says_length, api.names_errors))
         return api.says_length
 
 
-def reply(status: int, says_length: bool) -> bytes:
+def reply(status: int, says_length: bool, names_errors: bool) -> bytes:
     head = f"HTTP/1.1 {status} Some Reason\r\n"
     if status == 204:
         return f"{head}\r\n".encode()
     body = "{}"
-    if status != 200:
+    if status != 200 and names_errors:
         error = ERRORS.get(status, "Exception")
         head += f"x-amzn-ErrorType: {error}\r\n"
         body = json.dumps({"message": error})

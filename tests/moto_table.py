@@ -1,4 +1,4 @@
-"""moto's table, read and written in its memory: a request to it takes milliseconds."""
+"""moto's table, read and written in memory, since a request to moto takes milliseconds."""
 
 import copy
 import sys
@@ -53,7 +53,7 @@ def _in_memory() -> Any:
 class CopiesLittle:
     """Replaces `copy` for moto's transactions, which copy the whole table for each action.
 
-    They only need the first copy, to roll back to, and change only the rows that they name.
+    They need only the first copy, for a rollback, and change only the rows that they name.
     """
 
     def deepcopy(self, thing: Any) -> Any:

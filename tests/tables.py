@@ -37,7 +37,7 @@ def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = Fals
     """The broken invariants of a table that is at rest, one a line.
 
     A connection has one nickname, whose one claim is its own, and at most one room, on which the
-    member's row and its own row agree. The directory lists exactly the rooms with members, and
+    member's row and its own row agree. An account has one connection. The directory lists exactly the rooms with members, and
     counts them. No row is orphaned. With `high_counts`, as after a crash, the directory may count
     too many, and list a room that has no members.
     """
@@ -45,6 +45,7 @@ def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = Fals
     connections = _by_kind(alive, "username_")
     members = _by_kind(alive, "room_")
     claims = {row["SK"]: row["connection_id"] for row in alive if row["PK"] == "usernames"}
+    accounts = {row["SK"]: row["connection_id"] for row in alive if row["PK"] == "accounts"}
     counts = {row["SK"]: int(row["members"]) for row in alive if row["PK"] == "rooms"}
     expected = _expected_counts(members)
     if high_counts:
@@ -54,6 +55,7 @@ def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = Fals
         *_several(connections, "nicknames"),
         *_several(members, "rooms"),
         *_disagreements(connections, members),
+        *_strays(connections, accounts),
         *_differences("claim", _expected_claims(connections), claims),
         *_differences("count", expected, counts),
     ]
@@ -81,6 +83,15 @@ def _disagreements(connections: Rows, members: Rows) -> list[str]:
     }
     shown = {(id, row["username"], _suffix(row)) for id, (row, *_) in members.items()}
     return [f"only in one row: {difference}" for difference in sorted(said ^ shown)]
+
+
+def _strays(connections: Rows, accounts: Mapping[str, str]) -> list[str]:
+    """Connections of an account other than its last one."""
+    return [
+        f"{id} is not the last connection of {row['account']}"
+        for id, (row, *_) in connections.items()
+        if "account" in row and accounts.get(f"account_{row['account']}") != id
+    ]
 
 
 def _expected_claims(connections: Rows) -> dict[str, str]:

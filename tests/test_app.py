@@ -208,6 +208,58 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
 
 
+def test_only_the_authorizer_loads_the_library_for_tokens() -> None:
+    environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
+    load = "import sys, app; print(*{'jwt', 'cryptography', 'chalicelib.tokens'} & {*sys.modules})"
+    token_variables = ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM")
+    for settings, loaded in (({}, 0), (dict.fromkeys(token_variables, "any"), 3)):
+        command = [sys.executable, "-c", load]
+        output = subprocess.check_output(command, env=environment | settings, text=True)
+        assert len(output.split()) == loaded
+
+
+AUTHORIZED = {"account": "account-1", "nickname": "John", "principalId": "account-1"}
+
+
+def test_a_connection_of_an_account_has_its_nickname(
+    app: ModuleType, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGN_IN", "on")
+    handshake = event("$connect", "c1")
+    handshake["requestContext"]["authorizer"] = AUTHORIZED
+    assert app.connect(handshake, CONTEXT) == {"statusCode": 200}
+    say(app, "c1", "/nick")
+    assert connections.received("c1") == ["Current nickname: John"]
+    handshake = event("$connect", "c2")
+    handshake["requestContext"]["authorizer"] = AUTHORIZED | {"account": "account-2"}
+    assert app.connect(handshake, CONTEXT) == {"statusCode": 403}
+
+
+def test_with_sign_in_nobody_connects_without_the_authorizer(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGN_IN", "on")
+    with pytest.raises(RuntimeError, match="did not ask the authorizer"):
+        connect(app, "c1")
+    assert moto_table.rows() == []
+
+
+def test_the_authorizers_log_has_the_ids_of_the_handshake_and_no_token(
+    app: ModuleType, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"):
+        monkeypatch.setenv(name, "https://127.0.0.1:1")
+    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
+    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
+    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
+    refused, done = log_lines()
+    assert refused["check"] == "format"
+    for line in (refused, done):
+        assert (line["request_id"], line["connection_id"]) == ("request-7", "c1")
+        assert line["route"] == "$connect"
+        assert "se.cr.et" not in json.dumps(line)
+
+
 def test_with_a_custom_domain_posts_go_to_the_apis_own_address(
     app: ModuleType, connections: Connections
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from chalicelib.log import JsonFormatter
-from chalicelib.rows import LIFETIME_SECONDS
+from chalicelib.rows import LIFETIME_SECONDS, Account, Connection
 from tests import moto_table
 from tests.conftest import Chat, Crash, Person, at_request, crash
 from tests.tables import problems
@@ -21,13 +21,16 @@ Act = Callable[["Scene"], None]
 
 
 class Scene:
-    """John alone in a room, Jenny in another with Zoe, somebody new, and somebody vanished."""
+    """John alone in a room, Jenny in another with Zoe and Ulrike, somebody new, and somebody vanished.
+
+    Ulrike has signed in.
+    """
 
     def __init__(self, chat: Chat) -> None:
         self.chat = chat
         self._now = chat.clock.now
-        self.new, self.john, self.jenny, self.zoe = (
-            Person(chat, id) for id in ("c0", "c1", "c2", "c3")
+        self.new, self.john, self.jenny, self.zoe, self.ulrike = (
+            Person(chat, id) for id in ("c0", "c1", "c2", "c3", "c5")
         )
         self.begin()
 
@@ -41,10 +44,14 @@ class Scene:
             ("c2", "Jenny", "garden"),
             ("c3", "Zoe", "garden"),
             ("c4", "Ghost", "attic"),
+            ("c5", "Ulrike", "garden"),
         )
+        expires_at = int(self._now) + LIFETIME_SECONDS
+        ulrike = Connection("c5", "Ulrike", "garden", expires_at, account="u")
+        self.chat.write([ulrike.row, ulrike.account_row])
         self.chat.connections.gone = {"c4"}
         self.chat.connections.posts.clear()
-        self.people = [self.new, self.john, self.jenny, self.zoe]
+        self.people = [self.new, self.john, self.jenny, self.zoe, self.ulrike]
 
     def state(self) -> frozenset[Any]:
         """The relevant state of the table and of the connections."""
@@ -64,8 +71,25 @@ def connect(scene: Scene) -> None:
     scene.people.append(scene.chat.somebody())
 
 
+def signing_in(account: str, nickname: str, *, later: float = 0.0) -> Act:
+    """API Gateway knows the connection only once its handshake has succeeded."""
+
+    def sign_in(scene: Scene) -> None:
+        scene.chat.clock.advance(later)
+        scene.chat.connections.gone.add("c9")
+        assert scene.chat.handler.connect("c9", Account(account, nickname))
+        scene.chat.connections.gone.remove("c9")
+        scene.people.append(Person(scene.chat, "c9"))
+
+    return sign_in
+
+
 OPERATIONS: dict[str, Act] = {
     "connect": connect,
+    "sign in": signing_in("a", "Adam"),
+    "sign in under the name of a vanished person": signing_in("a", "ghost", later=60),
+    "sign in elsewhere": signing_in("u", "Ulrike"),
+    "sign in elsewhere under another name": signing_in("u", "Uli"),
     "log in": lambda scene: scene.new.says("Adam"),
     "log in under the name of a vanished person": lambda scene: scene.new.says("ghost"),
     "rename": lambda scene: scene.john.says("/nick Jack"),
@@ -127,12 +151,14 @@ def it_heals(scene: Scene) -> None:
 
 
 def nobody_is_locked_out(scene: Scene) -> None:
-    """People who are still connected can go on; all names are free once their holders are gone."""
+    """Connected people can go on, and the names of the others are free."""
     chat = scene.chat
     for n, person in enumerate(scene.people):
         if person.id in chat.connections.gone:
             continue
         person.says(f"Guest{n}")
+        if person is scene.ulrike and person.id in chat.connections.gone:
+            continue  # she has signed in elsewhere, and was not told
         person.says("/join lobby")
         chat.connections.posts.clear()
         person.says("Hello")
@@ -141,7 +167,7 @@ def nobody_is_locked_out(scene: Scene) -> None:
     for person in scene.people:
         person.vanishes()
     heir = chat.person("Heir")
-    for name in ("John", "Jenny", "Zoe", "Ghost", "Adam", "Jack", "Jane"):
+    for name in ("John", "Jenny", "Zoe", "Ghost", "Adam", "Jack", "Jane", "Ulrike", "Uli"):
         heir.says(f"/nick {name}")
         heir.hears(f"Nickname is: {name}")
     heir.disconnects()
@@ -154,7 +180,7 @@ def nothing_is_left_after_expiry(scene: Scene) -> None:
     assert all(row["expires_at"] <= scene.chat.clock.now for row in scene.chat.rows())
 
 
-PRIVATE = "john|jenny|zoe|ghost|adam|jack|jane|kitchen|garden|attic|cellar|evening"
+PRIVATE = "john|jenny|zoe|ghost|adam|jack|jane|ulrike|uli|kitchen|garden|attic|cellar|evening"
 
 
 def assert_nothing_private(records: list[LogRecord]) -> None:
@@ -182,7 +208,7 @@ def test_a_failing_request_is_reported_or_made_good(
             try:
                 OPERATIONS[name](scene)
             except (ClientError, ReadTimeoutError):
-                assert name == "connect" or name.startswith("disconnect")
+                assert name.startswith(("connect", "sign in", "disconnect"))
         assert scene.problems() == []
         if moment == "before-call" and not name.startswith("disconnect"):
             told = any(EXCUSE in lines for lines in chat.connections.posts.values())

@@ -1,8 +1,10 @@
 """The chat as people see it: a test for each row of the protocol, and for their mistakes."""
 
 import json
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -238,6 +240,34 @@ def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) ->
     assert [line[:4] for line in lines] == [f"{n:04}" for n in range(2_000)] + ["John"]
 
 
+# Conflicts
+
+
+def test_a_frame_in_endless_conflict_is_given_up_soon_and_without_an_error(
+    john: Person,
+    chat: Chat,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Other frames of the connection keep changing its row."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    client = chat.storage._client
+    attempts = 0
+
+    def conflict(**request: Any) -> None:
+        nonlocal attempts
+        attempts += 1
+        reasons = [{"Code": "TransactionConflict"} for _ in request["TransactItems"]]
+        error = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
+        raise client.exceptions.TransactionCanceledException(error, "TransactWriteItems")
+
+    monkeypatch.setattr(client, "transact_write_items", conflict)
+    john.says("/join tea")
+    john.hears("You are sending too fast. Wait a moment.")
+    assert attempts == 8
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # Texts
 
 
@@ -363,7 +393,7 @@ def test_members_found_gone_by_an_announcement_are_announced_too(
 def test_departures_fill_several_messages_if_one_cannot_hold_them(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.handler.MESSAGE_BYTES", 40)
+    monkeypatch.setattr("chalicelib.texts.MESSAGE_BYTES", 40)
     people = [chat.person(f"p{n}", "chalice") for n in range(5)]
     for person in people:
         person.vanishes()

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+)
 
 from chalicelib import names
+from chalicelib.arrivals import HANDSHAKE_SECONDS
 from chalicelib.handler import AUDIENCE, HELP
-from chalicelib.rows import LIFETIME_SECONDS
+from chalicelib.rows import LIFETIME_SECONDS, Account
 from tests import moto_table
 from tests.conftest import Chat, Person
 from tests.connections import Connections
@@ -29,6 +38,7 @@ class Client:
     name: str = ""
     room: str = ""
     is_open: bool = True
+    account: str = ""
 
 
 class Model:
@@ -46,6 +56,27 @@ class Model:
         self.counts: Counter[str] = Counter()
         self.listed_until: dict[str, float] = {}
         self.heard: defaultdict[str, list[str]] = defaultdict(list)
+
+    def sign_in(self, id: str, client: Client) -> bool:
+        """Whether an account may connect."""
+        older = {h for h in self.clients if self._alive(h) and self._is_of(h, client.account)}
+        holders = {h for h in self.clients if self._holds(h, client.name)} - older
+        if any(self.clients[h].is_open or self._is_new(h) for h in holders):
+            return False
+        self._bury(holders)
+        for other in older:
+            if self.clients[other].is_open:
+                self.heard[other].append("You have connected from elsewhere.")
+        self._bury(older)
+        self.clients[id] = client
+        return True
+
+    def _is_of(self, id: str, account: str) -> bool:
+        return self.clients[id].account == account
+
+    def _is_new(self, id: str) -> bool:
+        """API Gateway says that a connection is gone while its handshake is not complete."""
+        return self.clients[id].expires_at - LIFETIME_SECONDS > self.now - HANDSHAKE_SECONDS
 
     def frame(self, id: str, text: str) -> None:
         client = self._alive(id)
@@ -100,6 +131,8 @@ class Model:
         old = client.name
         if not name:
             self._post([id], f"Current nickname: {old}")
+        elif client.account:
+            self._post([id], "Your nickname comes from your account.")
         elif self._rename(id, client, name):
             self._post([id], f"Nickname is: {name}")
             self._announce(self._others(id, client.room), f"{old} is now known as {name}.")
@@ -222,6 +255,7 @@ class ChatMachine(RuleBasedStateMachine):
         self.stack.callback(moto_table.clear)
         self.chat = Chat(moto_table.table(), connections)
         self.model = Model()
+        self.ids: list[str] = []  # of those who have signed in
         self.somebody_expired = False  # ever: the directory keeps counting them
 
     def teardown(self) -> None:
@@ -244,6 +278,26 @@ class ChatMachine(RuleBasedStateMachine):
         person = self._connects()
         self.says(person, name)
         self.says(person, f"/join {room}")
+        return person
+
+    @rule(
+        target=people,
+        account=st.sampled_from(["a", "b"]),
+        name=st.sampled_from(["John", "JOHN", "Jenny"]),
+        room=st.sampled_from([*ROOMS, None]),
+    )
+    def signs_in(self, account: str, name: str, room: str | None) -> Person | MultipleResults:
+        self._now()
+        expires_at = int(self.chat.clock.now) + LIFETIME_SECONDS
+        client = Client(expires_at, name, account=account)
+        person = Person(self.chat, f"signed-in-{len(self.ids)}")
+        self.ids.append(person.id)
+        accepted = self.model.sign_in(person.id, client)
+        assert self.chat.handler.connect(person.id, Account(account, name)) == accepted
+        if not accepted:
+            return multiple()
+        if room:
+            self.says(person, f"/join {room}")
         return person
 
     @rule(person=people, frame=FRAMES)

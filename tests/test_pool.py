@@ -97,6 +97,38 @@ def test_each_answer_makes_room_for_more(pool: Pool[str]) -> None:
         assert size < larger <= 2 * size or size == larger == POOL_SIZE
 
 
+def test_slow_requests_leave_room_for_others_but_the_pool_keeps_few_connections(
+    connections: Connections, pool: Pool[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = connections.answer
+
+    def late(*request: str) -> object:
+        time.sleep(0.8)
+        return answer(*request)
+
+    monkeypatch.setattr(module, "POOL_SIZE", 10)
+    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 60)
+    monkeypatch.setattr(connections, "answer", late)
+    tickets = map(str, range(100))
+    in_flight = 0
+    while not pool.answers:
+        while pool.has_room:
+            start(pool, next(tickets))
+            in_flight += 1
+        pool.wait(None)
+    assert in_flight == 8 + (10 + 8) + (60 - 26)
+    finish(pool)
+    monkeypatch.setattr(connections, "answer", answer)
+    for _ in range(2):
+        count = 0
+        while pool.has_room:
+            start(pool, str(count))
+            count += 1
+        finish(pool)
+        assert count == 10
+    assert connections.opened == 60
+
+
 def test_a_connection_idle_for_too_long_is_not_used(
     connections: Connections, pool: Pool[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

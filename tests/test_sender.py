@@ -2,11 +2,14 @@
 
 import json
 import logging
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from boto3.session import Session
 from botocore.exceptions import ClientError
 
 from chalicelib import Handler, Sender
@@ -15,6 +18,7 @@ from chalicelib.posting import Poster, Result
 from chalicelib.rows import Connection, unpack
 from chalicelib.sender import CHUNK
 from tests.conftest import Chat, Person
+from tests.connections import Connections
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -104,13 +108,20 @@ def test_posts_end_before_the_deadline(
     assert [line["message"] for line in logged(caplog)] == ["posts failed"]
 
 
-def test_close_of_a_connection_that_is_closed(chat: Chat, john: Person) -> None:
+names_errors = pytest.mark.parametrize("names_errors", [True, False])
+
+
+@names_errors
+def test_close_of_a_connection_that_is_closed(chat: Chat, john: Person, names_errors: bool) -> None:
+    chat.connections.names_errors = names_errors
     chat.sender.close(john.id)
     chat.sender.close(john.id)
     assert chat.connections.closed == {john.id}
 
 
-def test_is_gone(chat: Chat, john: Person) -> None:
+@names_errors
+def test_is_gone(chat: Chat, john: Person, names_errors: bool) -> None:
+    chat.connections.names_errors = names_errors
     assert not chat.sender.is_gone(john.id)
     john.vanishes()
     assert chat.sender.is_gone(john.id)
@@ -122,6 +133,57 @@ def test_is_gone_is_false_when_in_doubt(
     monkeypatch.setattr(chat.connections, "answer", lambda *_: 403)
     assert not chat.sender.is_gone(john.id)
     assert [line["level"] for line in logged(caplog)] == ["ERROR"]
+
+
+# The authorities to trust
+
+
+@pytest.fixture
+def secure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Connections]:
+    """An API whose certificate the operating system does not trust."""
+    authority = pytest.importorskip("trustme").CA()  # not required for plain `pytest`
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Connections(tls=context) as connections:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", connections.url)
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        yield connections
+
+
+def post_with_a_new_session(chat: Chat) -> None:
+    chat.app.websocket_api.session = Session()
+    chat.sender.post([Connection("a")], "Hi")
+
+
+@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
+def test_the_authorities_of_boto3s_variables_are_trusted(
+    chat: Chat,
+    secure: Connections,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variable: str,
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "authority.pem"))
+    post_with_a_new_session(chat)
+    assert secure.received("a") == ["Hi"]
+
+
+def test_the_authorities_that_come_with_botocore_are_trusted(
+    chat: Chat, secure: Connections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("botocore.httpsession.where", lambda: str(tmp_path / "authority.pem"))
+    post_with_a_new_session(chat)
+    assert secure.received("a") == ["Hi"]
+
+
+def test_other_authorities_are_not_trusted(
+    chat: Chat, secure: Connections, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("chalicelib.posting.delivery.ATTEMPTS", 1)
+    post_with_a_new_session(chat)
+    assert "CERTIFICATE_VERIFY_FAILED" in logged(caplog)[0]["reasons"]["a"]
+    assert secure.requests == []
 
 
 # Large rooms: the fan-out function
@@ -167,6 +229,22 @@ def test_a_large_room_is_spread_in_chunks(chat: Chat, fan_out: FanOutFunction) -
         f"c{n}": ["Grüße"] for n in range(11)
     }
     assert fan_out.chunks == [list(people(11))[n : n + 3] for n in (3, 6, 9)]
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 5])
+@pytest.mark.parametrize("pages", range(5))
+def test_a_page_that_cannot_be_read_costs_those_before_nothing(
+    chat: Chat, fan_out: FanOutFunction, monkeypatch: pytest.MonkeyPatch, chunk: int, pages: int
+) -> None:
+    monkeypatch.setattr("chalicelib.sender.CHUNK", chunk)
+
+    def members() -> Iterator[Connection]:
+        yield from people(pages * 3)
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
+
+    with pytest.raises(ClientError):
+        chat.sender.post(members(), "Hi")
+    assert chat.connections.posts == {f"c{n}": ["Hi"] for n in range(pages * 3)}
 
 
 def test_a_room_of_one_chunk_is_not_spread(chat: Chat, fan_out: FanOutFunction) -> None:

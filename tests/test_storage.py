@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.rows import LIFETIME_SECONDS, Connection
-from chalicelib.storage import NicknameTaken, Storage
-from chalicelib.transactions import Conflict, StaleRecord, pauses
+from chalicelib.storage import Storage
+from chalicelib.transactions import Conflict, NicknameTaken, StaleRecord, pauses
 from tests import moto_table
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
@@ -320,7 +320,7 @@ def test_a_count_is_not_too_low_after_a_request_was_sent_twice(
 ) -> None:
     for name in ("John", "Jenny", "Jack"):
         connect(storage, name, "chalice")
-    update_item = storage._table.update_item
+    update_item = storage.table.update_item
 
     def retried(**request: Any) -> Any:
         """The first answer was lost, so the client has retried."""
@@ -330,7 +330,7 @@ def test_a_count_is_not_too_low_after_a_request_was_sent_twice(
         response["ResponseMetadata"]["RetryAttempts"] = 1
         return response
 
-    monkeypatch.setattr(storage._table, "update_item", retried)
+    monkeypatch.setattr(storage.table, "update_item", retried)
     storage.remove_room("id-of-John", "chalice")
     storage.remove_room("id-of-Jenny", "chalice")
     assert storage.list_rooms() == {"chalice"}

@@ -18,7 +18,7 @@ def good() -> Table:
         ("c1", "room_tea"): {"username": "John"},
         ("c2", "username_Jenny"): {"room": "tea"},
         ("c2", "room_tea"): {"username": "Jenny"},
-        ("c3", "username_Zoe"): {},
+        ("c3", "username_Zoe"): {"account": "z"},
         ("c4", "username_"): {},
         ("c5", "username_Old"): {"room": "den", "expires_at": NOW},
         ("rooms", "open_tea"): {"members": 2},
@@ -26,6 +26,8 @@ def good() -> Table:
         ("usernames", "taken_john"): {"connection_id": "c1"},
         ("usernames", "taken_jenny"): {"connection_id": "c2"},
         ("usernames", "taken_zoe"): {"connection_id": "c3"},
+        ("accounts", "account_z"): {"connection_id": "c3"},
+        ("accounts", "account_j"): {"connection_id": "closed"},
     }
 
 
@@ -44,6 +46,8 @@ def test_a_good_table_has_no_problems() -> None:
         lambda t: t.update({("c1", "username_Jack"): {"room": "tea"}}),
         lambda t: t.update({("c1", "room_den"): {"username": "John"}}),
         lambda t: t.pop(("c1", "username_John")),
+        lambda t: t.pop(("accounts", "account_z")),
+        lambda t: t[("c1", "username_John")].update(account="z"),
         lambda t: t.pop(("c1", "room_tea")),
         lambda t: t[("c1", "room_tea")].update(username="Jack"),
         lambda t: t[("c1", "username_John")].pop("room"),

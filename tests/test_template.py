@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from scripts.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.package import packaging
-from scripts.slim import slim
+from scripts.slim import FOR_TOKENS, slim
 
 MONITORING = ROOT / "monitoring.yaml"
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("package")]
+pytestmark = pytest.mark.e2e
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
 PAGE = "APIHandler"  # the function that serves the web page
@@ -78,9 +78,10 @@ def only(template: Template, kind: str) -> dict[str, Any]:
 
 
 def functions(template: Template) -> dict[str, dict[str, Any]]:
-    """Those of the chat, without the web page's."""
-    every = of_type(template, "AWS::Serverless::Function")
-    return {name: function for name, function in every.items() if name != PAGE}
+    """Those of the chat, without the authorizer and the web page's."""
+    found = of_type(template, "AWS::Serverless::Function")
+    assert found.keys() == FUNCTIONS | {"Authorize", PAGE}
+    return {name: found[name] for name in FUNCTIONS}
 
 
 def variables(template: Template, function: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def statements(template: Template) -> Iterator[dict[str, Any]]:
     documents = [
         policy["PolicyDocument"]
         for role in of_type(template, "AWS::IAM::Role").values()
-        for policy in role.get("Policies", [])
+        for policy in role.get("Policies", ())
     ]
     for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
         documents += [policy["PolicyDocument"] for policy in of_type(template, kind).values()]
@@ -123,7 +124,6 @@ def values_of(value: Any, key: str) -> Iterator[Any]:
 
 
 def test_the_three_routes_have_functions_and_the_address_is_an_output(template: Template) -> None:
-    assert functions(template).keys() == FUNCTIONS
     routes = of_type(template, "AWS::ApiGatewayV2::Route").values()
     assert {route["RouteKey"] for route in routes} == {"$connect", "$default", "$disconnect"}
     assert only(template, "AWS::ApiGatewayV2::Stage")["StageName"] == "api"
@@ -175,6 +175,66 @@ def test_no_text_is_taken_for_a_route(template: Template) -> None:
     assert only(template, "AWS::ApiGatewayV2::Api")["RouteSelectionExpression"] == r"\$default"
 
 
+SIGN_IN = {"Authorize", "Authorizer", "AuthorizePermission", "AuthorizeRole"}
+
+
+def test_without_an_issuer_nothing_of_sign_in_is_created(template: Template) -> None:
+    """Nor refers any other resource to it, under any other condition."""
+    for name, resource in template["Resources"].items():
+        assert (resource.get("Condition") == "HasTokenIssuer") == (name in SIGN_IN)
+    for name in SIGN_IN:
+        assert name in template["Resources"]
+    route = template["Resources"]["WebsocketConnectRoute"]["Properties"]
+    assert route["AuthorizationType"] == {"Fn::If": ["HasTokenIssuer", "CUSTOM", "NONE"]}
+    assert route["AuthorizerId"] == {"Fn::If": ["HasTokenIssuer", {"Ref": "Authorizer"}, NO_VALUE]}
+    connect = functions(template)["WebsocketConnect"]["Environment"]["Variables"]
+    assert connect["SIGN_IN"] == {"Fn::If": ["HasTokenIssuer", "on", NO_VALUE]}
+    assert template["Parameters"]["TokenIssuer"]["Default"] == ""
+
+
+def test_an_issuer_needs_an_audience(template: Template) -> None:
+    (rule,) = template["Rules"].values()
+    assert rule["RuleCondition"] == template["Conditions"]["HasTokenIssuer"]
+    (assertion,) = rule["Assertions"]
+    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenAudience"}, ""]}]}
+
+
+@pytest.mark.parametrize(
+    ("url", "is_accepted"),
+    [
+        ("", True),
+        ("https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_AbCdEfGhI", True),
+        ("https://tenant.eu.auth0.com/", True),
+        ("https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0", True),
+        ("https://keycloak.example.com:8443/realms/chat", True),
+        ("http://keycloak.example.com/realms/chat", False),
+        ("https://", False),
+        ("https://user@example.com/", False),
+        ("https://example.com/?a=b", False),
+        ("https://example.com/\n", False),
+    ],
+)
+def test_an_issuer_is_an_https_url(template: Template, url: str, is_accepted: bool) -> None:
+    pattern = template["Parameters"]["TokenIssuer"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, url)) == is_accepted
+
+
+def test_the_authorizer_gets_the_token_and_nothing_of_the_chat(template: Template) -> None:
+    authorizer = only(template, "AWS::ApiGatewayV2::Authorizer")
+    assert authorizer["AuthorizerType"] == "REQUEST"
+    assert authorizer["IdentitySource"] == ["route.request.querystring.token"]
+    assert "functions/${Authorize.Arn}/invocations" in authorizer["AuthorizerUri"]["Fn::Sub"]
+    permission = template["Resources"]["AuthorizePermission"]["Properties"]
+    assert permission["SourceArn"]["Fn::Sub"].endswith(":${WebsocketAPI}/authorizers/${Authorizer}")
+    function = template["Resources"]["Authorize"]["Properties"]
+    assert function["Role"] == {"Fn::GetAtt": ["AuthorizeRole", "Arn"]}
+    assert function["Timeout"] < API_GATEWAY_TIMEOUT
+    assert function["Environment"]["Variables"].keys() == {
+        *("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM")
+    }
+    assert "Policies" not in template["Resources"]["AuthorizeRole"]["Properties"]
+
+
 def test_the_stage_follows_its_api(template: Template) -> None:
     """Chalice's Deployment keeps its logical id, so it is created only once.
 
@@ -212,6 +272,17 @@ def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Te
         assert {"route", "status"} | others <= line.keys()
     assert template["Parameters"]["AccessLogs"]["Default"] == "off"
     assert not of_type(template, "AWS::ApiGateway::Account")
+
+
+def test_access_logs_have_no_token_and_nothing_of_an_account(template: Template) -> None:
+    """No variable of a WebSocket API has the query string; `authorizer` has the account's data."""
+    _, logs, _ = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]["Fn::If"]
+    logged = set(re.findall(r"\$context\.([\w.]+)", json.dumps(logs["Format"])))
+    assert logged == {
+        *("requestId", "connectionId", "identity.sourceIp", "routeKey", "eventType"),
+        *("requestTime", "status", "integrationStatus", "integrationLatency"),
+        *("integrationErrorMessage", "error.message"),
+    }
 
 
 def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
@@ -369,7 +440,8 @@ def test_iam_resources_have_no_names_that_need_another_capability(template: Temp
 def test_it_costs_nothing_idle(template: Template) -> None:
     """None of these types is billed by the hour; alarms and dashboard are in the other stack."""
     assert {resource["Type"] for resource in template["Resources"].values()} == {
-        *("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Deployment"),
+        *("AWS::ApiGatewayV2::Api", "AWS::ApiGatewayV2::Authorizer"),
+        "AWS::ApiGatewayV2::Deployment",
         *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
         *("AWS::ApiGatewayV2::Stage", "AWS::DynamoDB::Table", "AWS::IAM::ManagedPolicy"),
         *("AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig"),
@@ -539,12 +611,31 @@ def test_the_emulators_environment_has_nothing_of_a_real_account(
 
 
 @pytest.fixture(scope="module")
-def package(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The deployment package as it is shipped, unpacked."""
-    slim(sam_json.parent / "deployment.zip")
-    files = tmp_path_factory.mktemp("package")
-    with zipfile.ZipFile(sam_json.parent / "deployment.zip") as archive:
-        archive.extractall(files)
+def shipped(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the two packages as they are shipped."""
+    return slimmed(sam_json, tmp_path_factory.mktemp("shipped") / "out")
+
+
+def slimmed(sam_json: Path, out: Path) -> Path:
+    shutil.copytree(sam_json.parent, out)
+    slim(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def package(shipped: Path) -> Path:
+    """The package of all functions but the authorizer, unpacked."""
+    return unpacked(shipped / "deployment.zip")
+
+
+@pytest.fixture(scope="module")
+def authorizers_package(shipped: Path) -> Path:
+    return unpacked(shipped / "authorizer.zip")
+
+
+def unpacked(archive: Path) -> Path:
+    files = archive.with_suffix("")
+    shutil.unpack_archive(archive, files)
     return files
 
 
@@ -563,34 +654,62 @@ def test_the_package_has_only_the_services_that_the_functions_call(package: Path
     assert size < 15_000_000
 
 
-def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
-    """As in Lambda: without site-packages, with compiled files that are used but not writable."""
-    use = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import app;"
-        "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
-        " for name in ('apigatewaymanagementapi', 'dynamodb', 'lambda')];"
-        "print(app.STORAGE.__dict__['_table'].name, app.__cached__)"
-    )
-    environment = {
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_LAMBDA_FUNCTION_NAME": "WebsocketMessage",
-        "TABLE": "ChaliceChat",
+def test_only_the_authorizers_package_has_the_library_for_tokens(
+    package: Path, authorizers_package: Path, shipped: Path
+) -> None:
+    both = {path.name for path in package.iterdir()}
+    alone = {path.name.partition("-")[0] for path in authorizers_package.iterdir()} - {
+        name.partition("-")[0] for name in both
     }
+    assert {"jwt", "cryptography", "cffi", "pycparser"} <= alone
+    assert all(name.lower().startswith(FOR_TOKENS) for name in alone)
+    functions = of_type(json.loads((shipped / "sam.json").read_text()), "AWS::Serverless::Function")
+    assert {name: function["CodeUri"] for name, function in functions.items()} == {
+        **dict.fromkeys(FUNCTIONS, "./deployment.zip"),
+        "Authorize": "./authorizer.zip",
+    }
+
+
+def run_in(package: Path, use: str, **environment: str) -> list[str]:
+    """The words that a program prints with only the package installed, and not writable."""
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); {use}"
     used = subprocess.run(
-        [sys.executable, "-I", "-B", "-S", "-c", use, str(package)],
-        env=environment,
+        [sys.executable, "-I", "-B", "-S", "-c", code, str(package)],
+        env={"AWS_DEFAULT_REGION": REGION, "AWS_LAMBDA_FUNCTION_NAME": "any"} | environment,
         capture_output=True,
         text=True,
         check=True,
     )
-    table, compiled = used.stdout.split()
+    return used.stdout.split()
+
+
+def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
+    """As in Lambda: without site-packages, with compiled files that are used but not writable."""
+    use = (
+        "import app;"
+        "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
+        " for name in ('apigatewaymanagementapi', 'dynamodb', 'lambda')];"
+        "print(app.STORAGE.__dict__['table'].name, app.__cached__)"
+    )
+    table, compiled = run_in(package, use, TABLE="ChaliceChat")
     assert table == "ChaliceChat"
     assert Path(compiled).exists()
     assert compiled.startswith(str(package))
 
 
-def test_the_same_package_gives_the_same_bytes(sam_json: Path, package: Path) -> None:
-    archive = sam_json.parent / "deployment.zip"
-    before = archive.read_bytes()
-    slim(archive)
-    assert archive.read_bytes() == before
+def test_the_authorizers_package_works_with_nothing_else_installed(
+    authorizers_package: Path,
+) -> None:
+    """Its compiled library as well, which Chalice takes from a wheel for Lambda's Linux."""
+    use = "import app; from cryptography.hazmat.bindings import _rust; print(_rust.__file__)"
+    settings = dict.fromkeys(("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"), "any")
+    (library,) = run_in(authorizers_package, use, **settings)
+    assert library.startswith(str(authorizers_package))
+
+
+def test_the_same_package_gives_the_same_bytes(
+    sam_json: Path, shipped: Path, tmp_path: Path
+) -> None:
+    again = slimmed(sam_json, tmp_path / "again")
+    for name in ("deployment.zip", "authorizer.zip", "sam.json"):
+        assert (again / name).read_bytes() == (shipped / name).read_bytes()

@@ -75,8 +75,8 @@ class Connection:
 
     def timed_out(self, seconds: float) -> Failure:
         if self._connected:
-            return NoAnswer(f"no answer within {seconds:g} s")
-        return Unreachable(f"no connection within {seconds:g} s")
+            return NoAnswer(f"no answer within {seconds:.2g} s")
+        return Unreachable(f"no connection within {seconds:.2g} s")
 
     def close(self) -> None:
         self._sock.close()

@@ -12,8 +12,8 @@ from .http1 import Answer
 from .pool import FIRST_CONNECTIONS, Pool
 from .sigv4 import Signer
 
-# For one answer, connecting included. API Gateway answers in milliseconds; a slow connection must
-# not hold up the room.
+# For one answer, connecting included. `Pool` gives up hanging posts sooner once others are
+# answered.
 ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
@@ -21,14 +21,21 @@ ANSWER_SECONDS = 3.0
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
-# Back-off before retry n is random between 0 and FIRST_RETRY_SECONDS * 2**n ("full jitter": posts
-# that were throttled together must not come back together), and at most LONGEST_RETRY_SECONDS. Six
-# attempts span 1.5 s on average. A 429 is retried for as long as POST_SECONDS: several functions
-# that post to one room share the account's quota, and with six attempts 20 of them failed to reach
-# a tenth of 100,000 members (`benchmarks/simulate.py`).
-FIRST_RETRY_SECONDS = 0.1
+# The longest back-off before the first retry; it doubles with each retry, up to the second figure.
+# Each is random between its half and its whole: posts refused together must not come back together.
+# Six attempts take 0.9 to 1.9 s.
+FIRST_RETRY_SECONDS = 0.06
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
+
+# API Gateway answers 429 when the account's quota is used up, and also when the buffer of that one
+# client is full. A quota refuses many posts, and they get through sooner or later. So it is assumed
+# to be used up while MANY_WAITING posts wait for a retry, and for THROTTLED_SECONDS after a retry
+# succeeded. Then a 429 is retried for POST_SECONDS: several functions that post to one room share
+# the quota, and with six attempts 20 of them failed to reach a tenth of 100,000 members
+# (`benchmarks/simulate.py`).
+MANY_WAITING = 64
+THROTTLED_SECONDS = 6.0
 
 # No further ids are taken while this many posts wait for a retry. It keeps memory flat when
 # everything is throttled, and slows a broadcast down to the account's quota.
@@ -80,7 +87,9 @@ class Delivery:
         self._begin = time.monotonic()
         self._end = self._begin + seconds
         self._all_taken = False
+        self._ids_error: Exception | None = None
         self._waiting: list[Post] = []  # for a retry: a heap
+        self._retry_succeeded_at = -math.inf
         self._result = Result()
 
     def run(self) -> Result:
@@ -93,7 +102,9 @@ class Delivery:
                     self._settle(post, outcome)
                 self._fill()
         finally:
-            self._pool.abandon()  # non-empty only after an exception from the iterator
+            self._pool.abandon()  # empty, unless this was interrupted
+        if self._ids_error:
+            raise self._ids_error
         self._result.seconds = time.monotonic() - self._begin
         return self._result
 
@@ -110,15 +121,22 @@ class Delivery:
             return heapq.heappop(self._waiting)
         if self._all_taken or self._result.stopped or len(self._waiting) >= self._waiting_limit:
             return None
-        connection_id = next(self._ids, None)
+        connection_id = self._next_id()
         if connection_id is None:
             self._all_taken = True
             return None
         return Post(connection_id, time.monotonic() + POST_SECONDS)
 
+    def _next_id(self) -> str | None:
+        try:
+            return next(self._ids, None)
+        except Exception as error:
+            self._ids_error = error  # raised by `run`, after the posts that were begun
+            return None
+
     @property
     def _waiting_limit(self) -> int:
-        """Low until the first answers, so that an unreachable endpoint fails only few posts."""
+        """Low until the first answers, so that an unreachable endpoint fails only a few posts."""
         return min(MAX_WAITING, FIRST_CONNECTIONS + self._pool.answers)
 
     def _next_retry(self) -> float | None:
@@ -136,10 +154,12 @@ class Delivery:
         match outcome:
             case Answer(status=200):
                 self._result.delivered += 1
+                if post.attempts:
+                    self._retry_succeeded_at = time.monotonic()
             case Answer(status=410):
                 self._result.gone.append(post.connection_id)
             case Answer(status=429):
-                self._retry(post, attempts=math.inf)
+                self._retry(post, attempts=math.inf if self._is_throttled else ATTEMPTS)
             case Answer() if outcome.status >= 500:
                 self._retry(post)
             case Unreachable():
@@ -153,13 +173,21 @@ class Delivery:
     def _retry(self, post: Post, attempts: float = ATTEMPTS) -> bool:
         """Schedule a retry, unless attempts or time are used up; returns whether it did."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**post.attempts)
-        post.retry_at = time.monotonic() + random.uniform(0, longest)
+        post.retry_at = time.monotonic() + random.uniform(longest / 2, longest)
         post.attempts += 1
         if post.attempts < attempts and post.retry_at < min(post.give_up_at, self._end):
             heapq.heappush(self._waiting, post)
             return True
         self._give_up(post)
         return False
+
+    @property
+    def _is_throttled(self) -> bool:
+        """Whether a 429 seems to be about the account, not about that one client."""
+        return (
+            len(self._waiting) >= MANY_WAITING
+            or time.monotonic() < self._retry_succeeded_at + THROTTLED_SECONDS
+        )
 
     def _give_up(self, post: Post) -> None:
         self._result.failed[post.connection_id] = str(post.outcome)

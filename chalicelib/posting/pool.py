@@ -4,6 +4,7 @@ import selectors
 import socket
 import ssl
 import time
+from itertools import islice, takewhile
 from typing import Generic, TypeVar
 
 from .connection import Address, Connection, Failure, Unreachable
@@ -20,6 +21,15 @@ POOL_SIZE = 64
 # this way; with a whole CPU both took 0.07 s.
 FIRST_CONNECTIONS = 8
 
+# A request in flight for longer than this takes up no room: otherwise a few hanging ones would hold
+# up all others. API Gateway answers in milliseconds. A slow API gets PATIENCE times its usual time,
+# because more requests at once would only make it slower.
+SLOW_SECONDS = 0.25
+PATIENCE = 4
+
+# The limit, slow requests included: half of Lambda's 1,024 file descriptors.
+MAX_IN_FLIGHT = 512
+
 # A connection that was idle for longer is not reused: a load balancer or a NAT may have closed it
 # silently while the process was frozen by Lambda. AWS's own proxies allow 60 s.
 IDLE_SECONDS = 50.0
@@ -32,7 +42,9 @@ class Pool(Generic[Ticket]):
 
     `start` takes a request and a ticket for it; `wait` returns the ticket with the outcome.
 
-    :ivar answer_seconds: time limit for one answer, connecting included.
+    :ivar answer_seconds: time limit for one answer, connecting included. Once the API has answered
+        a request, the others get `PATIENCE` times the time after which they are slow, if that is
+        less.
     :ivar answers: number of answers since `refresh`.
     """
 
@@ -44,7 +56,9 @@ class Pool(Generic[Ticket]):
         self.answer_seconds = answer_seconds
         self._selector = selectors.DefaultSelector()
         self._idle: dict[Connection, float] = {}  # since when
-        self._busy: dict[Connection, tuple[Ticket, float]] = {}  # with deadlines, earliest first
+        self._busy: dict[Connection, tuple[Ticket, float]] = {}  # since when, earliest first
+        self._slow = 0  # of the busy ones, at the last `wait`
+        self._usual_seconds = 0.0  # for an answer: a moving average
         self._addresses: list[Address] = []
         self._opened = 0
         self.answers = 0
@@ -55,13 +69,20 @@ class Pool(Generic[Ticket]):
 
     @property
     def has_room(self) -> bool:
-        """Whether another request may start; the limit grows with the answers."""
-        limit = min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2)
-        return bool(self._idle) or len(self._busy) < limit
+        """Whether another request may start.
+
+        The limit grows with the answers up to `POOL_SIZE`. Each slow request leaves room for two
+        others: while nothing is answered, the pool more than doubles every `SLOW_SECONDS`, to
+        `MAX_IN_FLIGHT` at most.
+        """
+        opened = self._idle or self._slow
+        limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2)
+        return len(self._busy) < min(MAX_IN_FLIGHT, limit + 2 * self._slow)
 
     def refresh(self) -> None:
         """Forget addresses, and connections that were closed or idle for too long."""
         self.answers = 0
+        self._usual_seconds = 0.0
         self._addresses = []
         closed = {key.data for key, _ in self._selector.select(0)}
         # By the wall clock: the monotonic one may stand still while Lambda freezes the process.
@@ -78,7 +99,7 @@ class Pool(Generic[Ticket]):
         kept = bool(self._idle) and not fresh
         connection = self._idle.popitem()[0] if kept else self._open()
         connection.begin(request)
-        self._busy[connection] = ticket, time.monotonic() + self.answer_seconds
+        self._busy[connection] = ticket, time.monotonic()
         if kept:
             self._advance(connection)
 
@@ -97,7 +118,9 @@ class Pool(Generic[Ticket]):
             else:
                 if answer:
                     ended.append((ticket, answer))
-        return ended + self._expire()
+        ended += self._expire()
+        self._slow = self._count_slow()
+        return ended
 
     def abandon(self) -> None:
         """Drop the requests in flight; `wait` will not return their tickets."""
@@ -136,8 +159,8 @@ class Pool(Generic[Ticket]):
             self._drop(connection)
             raise
         if answer:
-            self.answers += 1
-            if answer.reusable:
+            self._count_answer(connection)
+            if answer.reusable and len(self._idle) < POOL_SIZE:
                 del self._busy[connection]
                 self._idle[connection] = time.time()
             else:
@@ -152,20 +175,45 @@ class Pool(Generic[Ticket]):
         self._busy.pop(connection, None)
         self._idle.pop(connection, None)
 
+    def _count_answer(self, connection: Connection) -> None:
+        _, since = self._busy[connection]
+        self.answers += 1
+        weight = 1 / min(self.answers, 16)
+        self._usual_seconds += (time.monotonic() - since - self._usual_seconds) * weight
+
+    @property
+    def _slow_seconds(self) -> float:
+        return max(SLOW_SECONDS, PATIENCE * self._usual_seconds)
+
+    @property
+    def _limit_seconds(self) -> float:
+        if not self.answers:
+            return self.answer_seconds
+        return min(self.answer_seconds, PATIENCE * self._slow_seconds)
+
+    def _count_slow(self) -> int:
+        """To be called once answers are read: a request is not slow if its answer lies unread."""
+        oldest = time.monotonic() - self._slow_seconds
+        starts = (since for _, since in self._busy.values())
+        return sum(1 for _ in takewhile(lambda since: since <= oldest, starts))
+
     def _timeout(self, until: float | None) -> float | None:
-        """Seconds until then, or until the first deadline if that is earlier."""
-        for _, deadline in self._busy.values():
-            until = deadline if until is None else min(until, deadline)
-            break
-        return None if until is None else max(0.0, until - time.monotonic())
+        """Seconds until that time, or until a request gets slow or expires, if that is earlier."""
+        times = [] if until is None else [until]
+        for _, since in islice(self._busy.values(), 1):
+            times.append(since + self._limit_seconds)
+        for _, since in islice(self._busy.values(), self._slow, self._slow + 1):
+            times.append(since + self._slow_seconds)
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _expire(self) -> list[tuple[Ticket, Answer | Failure]]:
         expired: list[tuple[Ticket, Answer | Failure]] = []
-        now = time.monotonic()
+        limit = self._limit_seconds
+        oldest = time.monotonic() - limit
         while self._busy:
-            connection, (ticket, deadline) = next(iter(self._busy.items()))
-            if deadline > now:
+            connection, (ticket, since) = next(iter(self._busy.items()))
+            if since > oldest:
                 break
             self._drop(connection)
-            expired.append((ticket, connection.timed_out(self.answer_seconds)))
+            expired.append((ticket, connection.timed_out(limit)))
         return expired

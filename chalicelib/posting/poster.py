@@ -20,8 +20,8 @@ class Poster:
     :param region: for the signature.
     :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
         since they are rotated.
-    :param tls: the authorities to trust; by default those of the operating system. Certificate
-        and host are checked.
+    :param tls: the authorities to trust; by default those of the operating system, with checks
+        of certificate and host.
 
     It opens no connection before the first post. Calls from several threads are safe, and wait
     for each other. Proxies (`HTTPS_PROXY`) are not supported.
@@ -49,23 +49,30 @@ class Poster:
         """Post `message` to each of `connection_ids`, in no particular order.
 
         Ids are taken one by one as connections become free: the first post leaves before the
-        second page of ids is read, and at most `POOL_SIZE + MAX_WAITING` are held at any time. An
-        id that is listed twice gets the message twice. While the iterator blocks (reading its next
-        page), posts in flight continue but none starts, so a page should hold many ids: 10 ms each
-        cost 20 % with 1,000 ids a page, and 65 % with 100.
+        second page of ids is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more
+        only while posts hang. An id that is listed twice gets the message twice. While the iterator
+        blocks (reading its next page), posts in flight continue but none starts, so a page should
+        hold many ids: 10 ms each cost 20 % with 1,000 ids a page, and 65 % with 100.
 
         A failing post never stops the others:
 
         - 410: in `Result.gone`;
-        - 429: retried after random, growing pauses, for `POST_SECONDS`; then in `Result.failed`;
-        - 5xx, no connection: the same, but at most `ATTEMPTS` times in all;
+        - 429: that client's buffer is full. Up to `ATTEMPTS` attempts, within 2 s, after random,
+          growing pauses; then in `Result.failed`. While many posts are refused, the account's quota
+          is used up, and a 429 is retried for `POST_SECONDS` instead;
+        - 5xx, no connection: the same, but never more than `ATTEMPTS` attempts;
         - any other status: in `Result.failed` with status and body, not retried;
-        - no answer within `ANSWER_SECONDS` (or `seconds`, if that is less), or only part of one:
-          in `Result.failed`. The message may have been delivered, so the post is not retried;
+        - no answer, or only part of one: in `Result.failed`. The message may have been delivered,
+          so the post is not retried. A post that hangs is given up after 1 s, or up to
+          `ANSWER_SECONDS` (`seconds`, if that is less) while the API is slow or answers nothing;
         - a kept connection turns out to be closed before any byte of an answer: retried at once,
           over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was
           not carried out. A closed connection suggests this but does not prove it: if API Gateway
           had accepted the post, that client gets the message twice.
+
+        Posts that hang hold up nobody for long: after 0.25 s they take up no room. At most
+        `MAX_IN_FLIGHT` posts are in flight; if that many hang, the others wait until some are given
+        up.
 
         After `seconds`, no post or retry starts. Ids are then left in the iterator, and
         `Result.stopped` says why. The same happens to ids once a post has used up its attempts to
@@ -80,8 +87,7 @@ class Poster:
 
         :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
         :raises Exception: from the iterator or the credentials, never for a post or the network.
-            Posts made before the iterator raised are delivered, or in flight, but their results
-            are lost.
+            The ids before the iterator's exception are posted to first; their results are lost.
         """
         body = message.encode() if isinstance(message, str) else message
         with self._lock:

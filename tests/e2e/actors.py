@@ -7,9 +7,12 @@ import os
 import pty
 import queue
 import re
+import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,24 +24,28 @@ SILENCE = 0.2  # seconds in which an unwanted event would have come
 
 
 class Person:
-    """Someone with a WebSocket client, who hears each frame once and in order."""
+    """Someone with a WebSocket client, who hears each frame once and in order.
+
+    An unexpected frame fails the next `hears`, or the end of the `with`.
+    """
 
     def __init__(self, url: str) -> None:
         self._socket = websocket.create_connection(url, timeout=PATIENCE)
         self._socket.settimeout(None)
         self._heard: queue.Queue[str | None] = queue.Queue()
+        self._has_left = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def says(self, text: str) -> None:
         self._socket.send(text)
 
     def hears(self, *texts: str) -> None:
-        """Exactly these frames have come, or come soon, and no other follows."""
+        """These are the next frames; they have come, or come soon."""
         for text in texts:
             assert self._next(PATIENCE) == text
-        self.hears_nothing()
 
     def hears_nothing(self) -> None:
+        """No further frame has come, and none comes soon."""
         with contextlib.suppress(queue.Empty):
             raise AssertionError(f"heard {self._next(SILENCE)!r}")
 
@@ -47,6 +54,7 @@ class Person:
         assert self._next(PATIENCE) is None
 
     def leaves(self) -> None:
+        self._has_left = True
         self._socket.close()
 
     def __enter__(self) -> Person:
@@ -58,7 +66,11 @@ class Person:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.leaves()
+        try:
+            if kind is None:
+                self.hears_nothing()
+        finally:
+            self.leaves()
 
     def _next(self, seconds: float) -> str | None:
         return self._heard.get(timeout=seconds)
@@ -70,7 +82,32 @@ class Person:
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
                     break
                 self._heard.put(data.decode() if isinstance(data, bytes) else data)
-        self._heard.put(None)
+        if not self._has_left:
+            self._heard.put(None)
+
+
+@contextmanager
+def company(url: str) -> Iterator[Callable[[], Person]]:
+    """Connects people who leave together: none of them hears another leave."""
+    people: list[Person] = []
+
+    def connect() -> Person:
+        people.append(Person(url))
+        return people[-1]
+
+    try:
+        yield connect
+        for person in people:
+            person.hears_nothing()
+    finally:
+        for person in people:
+            person.leaves()
+
+
+def as_from_a_terminal() -> None:
+    """Reset the signals that nohup or a shell's background job made this process ignore."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Terminal:
@@ -90,6 +127,7 @@ class Terminal:
             stdout=terminal,
             stderr=terminal,
             start_new_session=True,
+            preexec_fn=as_from_a_terminal,
         )
         os.close(terminal)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -101,11 +139,10 @@ class Terminal:
         os.write(self._keyboard, b"\x04")
 
     def sees(self, screen: str) -> None:
-        """This, and nothing else, is on the screen soon, and stays."""
+        """This, and nothing else, is on the screen soon."""
         deadline = time.monotonic() + PATIENCE
         while self.screen != screen and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(SILENCE)
         assert self.screen == screen
 
     @property

@@ -1,12 +1,16 @@
-"""One emulator and one deployment of the chat for all tests that do not change them."""
+"""One emulator and one deployment of the chat for all tests that do not change them.
+
+Each worker of pytest-xdist has its own, and runs whole files.
+"""
 
 from __future__ import annotations
 
 import inspect
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +19,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from scripts.emulator import HOST, REGION, Emulator
-from tests.e2e.actors import PATIENCE, Person
+from scripts.emulator import HOST, REGION, Emulator, aws_environment
+from tests.e2e.actors import PATIENCE, Person, company
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ CLOUDS: list[Cloud] = []  # running
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All of these tests are one group for pytest-xdist: they share an emulator."""
+    """The slow tests come first, so that the workers of pytest-xdist end at the same time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-            item.add_marker(pytest.mark.xdist_group("e2e"))
+    items.sort(key=lambda item: "e2e" not in item.keywords)
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -69,18 +73,22 @@ def last_output(cloud: Cloud) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below the ports that systems give to outgoing connections: one might take it meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 @pytest.fixture(autouse=True)
-def aws(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator, in place of the other tests' fixture of this name, which sets up moto."""
-    for name, value in cloud.emulator.environment.items():
+def aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that does not answer, in place of the other tests' fixture, which sets up moto."""
+    for name, value in aws_environment(1).items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "of nobody")
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # a make started here is not part of this one
         monkeypatch.delenv(name, raising=False)
 
@@ -123,8 +131,8 @@ def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
 @pytest.fixture
 def connect(empty_chat: str) -> Iterator[Callable[[], Person]]:
     """Connects people, who have no name yet; they leave when the test ends."""
-    with ExitStack() as people:
-        yield lambda: people.enter_context(Person(empty_chat))
+    with company(empty_chat) as connect:
+        yield connect
 
 
 @pytest.fixture

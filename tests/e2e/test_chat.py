@@ -1,10 +1,11 @@
 """Chatting: the tutorial's session, departures, and odd frames."""
 
 import json
+import time
 from collections.abc import Callable
 
 from scripts.emulator import BIN, ROOT
-from tests.e2e.actors import Person, Terminal
+from tests.e2e.actors import SILENCE, Person, Terminal
 
 TRANSCRIPT = json.loads((ROOT / "scripts" / "transcript.json").read_text())
 WSDUMP = BIN / "wsdump"
@@ -33,7 +34,9 @@ def test_the_tutorials_transcript_in_wsdump(empty_chat: str) -> None:
                 screens[client] = screens[client].removesuffix("> ") + f"{received}> "
             for client in CLIENTS:
                 terminals[client].sees(screens[client])
+        time.sleep(SILENCE)
         for client in CLIENTS:
+            terminals[client].sees(screens[client])
             terminals[client].presses_control_d()
             assert terminals[client].ends() == 0
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from scripts.load import load
+from tests.e2e.conftest import Cloud
 from tests.e2e.test_smoke import altered
+
+
+@pytest.fixture(autouse=True)
+def account(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the emulator, as for `make load`."""
+    for name, value in cloud.emulator.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 def figures(printed: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -20,15 +21,9 @@ import pytest
 from scripts.address import directory_of
 from scripts.emulator import HOST, ROOT, Emulator
 from scripts.package import packaging
-from tests.e2e.actors import PATIENCE, Person, Terminal
+from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
-
-
-def as_from_a_terminal() -> None:
-    """Reset the signals that nohup or a shell's background job made this process ignore."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 class Script:
@@ -207,7 +202,8 @@ def test_a_running_command_does_not_outlive_it(
     temporary = tmp_path / "temporary files"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    (tmp_path / "python").symlink_to(sys.executable)
+    (tmp_path / "python").symlink_to(sys.executable)  # which finds no environment
+    monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
     chalice = tmp_path / "chalice"
     chalice.write_text(STUBBORN)
     chalice.chmod(0o755)
@@ -234,8 +230,12 @@ def test_a_signal_while_a_command_is_being_started_ends_it(
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
     emulator = Emulator(free_port(), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        emulator.run("python", "-c", "import time; time.sleep(20)")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            emulator.run("python", "-c", "import time; time.sleep(20)")
+    finally:
+        signal.signal(signal.SIGINT, before)
     (command,) = started
     with pytest.raises(ProcessLookupError):
         os.kill(command.pid, 0)

@@ -1,22 +1,34 @@
-"""What the Makefile's targets say where something is missing."""
+"""The messages of the Makefile's targets, and the installing of their tools."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from scripts import install
-from scripts.emulator import ROOT
+import scripts.install
+from scripts.emulator import HOST, ROOT
+from scripts.install import is_usable
+from scripts.processes import lock
+from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud, free_port
+from tests.e2e.test_make_run import one_line, script
 
 
 def make(*arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit status of make, and what it prints besides that."""
+    """The exit status of make, and its output without the line about that."""
     variables = dict(os.environ) | environment
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # it is not part of `make test`
         variables.pop(name, None)
@@ -89,48 +101,135 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
     assert one_line(printed).startswith("Which region?")
 
 
-def one_line(printed: str) -> str:
-    (line,) = printed.strip().splitlines()
-    return line
-
-
 # Installing
 
 
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone whose targets need nothing but an environment."""
-    (tmp_path / "requirements").mkdir()
-    (tmp_path / "requirements" / "run.txt").write_text("pip # which is there\n")
-    monkeypatch.setattr(install, "ROOT", tmp_path)
-    monkeypatch.setattr(install, "REQUIREMENTS", tmp_path / "requirements")
-    return tmp_path
+def clone(tmp_path: Path) -> Path:
+    """A clone, in which `install.py` installs one tiny package."""
+    clone = tmp_path / "a clone"
+    shutil.copytree(ROOT / "scripts", clone / "scripts")
+    (clone / "requirements").mkdir()
+    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as files:
+        script = zipfile.ZipInfo("tiny-1.data/scripts/tiny")
+        script.external_attr = 0o100755 << 16
+        files.writestr(script, "#!python\nprint('works')\n")
+        files.writestr(
+            "tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
+        )
+        files.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        files.writestr("tiny-1.dist-info/RECORD", "")
+    (clone / "requirements" / "run.txt").write_text(f"{wheel}\n")
+    return clone
 
 
-def installed(capsys: pytest.CaptureFixture[str], monkeypatch: Any, *arguments: str) -> bool:
-    """Runs the program, and says whether it found something to do."""
-    monkeypatch.setattr(sys, "argv", ["install", *arguments])
-    assert install.main() == 0
-    return "Installed in" in capsys.readouterr().out
+VENV_WITHIN = 120.0  # seconds; it takes 5 of CPU
+INSTALL = (sys.executable, "-m", "scripts.install")
 
 
-def test_an_environment_left_unfinished_is_made_anew(
-    clone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def install(clone: Path, *options: str) -> str:
+    """Installs, and returns the output: empty if everything was there."""
+    installed = subprocess.run(
+        [*INSTALL, *options, "run"],
+        cwd=clone,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert installed.returncode == 0, installed.stdout
+    return installed.stdout
+
+
+def test_what_is_missing_is_installed_and_no_more(clone: Path) -> None:
     python = clone / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 1\n")
+    python.write_text("#!/bin/sh\nexit 1\n")  # a first try was interrupted
     python.chmod(0o755)
-    assert installed(capsys, monkeypatch, "run")
-    subprocess.run([python, "-c", "import pip"], check=True)
+    printed = install(clone)
+    assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 210 MB.\n")
+    assert "\nInstalled in " in printed
+    assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"]) == b"works\n"
+    lookers_lock = lock(clone / "requirements", 0)
+    assert lookers_lock is not None
+    with script("install", 0, command=[*INSTALL, "run"], cwd=clone) as other:
+        time.sleep(0.5)
+        os.close(lookers_lock)
+        assert other.ends() == 0
+    assert other.printed == ""
+    assert install(clone, "--by-this-python") == ""
 
-    assert not installed(capsys, monkeypatch, "run")
-    (clone / "requirements" / "run.txt").write_text("pip # which is there still\n")
-    assert installed(capsys, monkeypatch, "run")
-    assert not installed(capsys, monkeypatch, "--by-this-python", "run")
+    requirements = clone / "requirements" / "run.txt"
+    requirements.write_text(requirements.read_text() + "# and no more\n")
+    (kept := clone / ".venv" / "kept").touch()
+    assert "\nInstalled in " in install(clone)
+    assert install(clone) == ""
+    assert kept.exists()
 
-    configuration = clone / ".venv" / "pyvenv.cfg"
-    configuration.write_text("version = 3.9.1\n")
-    assert not installed(capsys, monkeypatch, "run")
-    assert installed(capsys, monkeypatch, "--by-this-python", "run")
-    assert "version = 3.9.1\n" not in configuration.read_text()
+
+def test_an_environment_that_will_not_do_is_made_anew(clone: Path) -> None:
+    install(clone)
+    environment = clone / ".venv"
+    assert is_usable(environment, by_this_python=True)
+
+    with changed(environment / "pyvenv.cfg", "version = .*", "version = 3.9.1"):
+        assert is_usable(environment, by_this_python=False)
+        assert not is_usable(environment, by_this_python=True)
+
+    with changed(environment / "pip.log", "Successfully installed tiny-1", ""):  # interrupted
+        assert not is_usable(environment, by_this_python=False)
+
+    with changed(environment / "pip.log", "(?s)Installing collected.*", "No network"):
+        assert is_usable(environment, by_this_python=True)
+
+    moved = clone.rename(clone.with_name("moved")) / ".venv"
+    assert not is_usable(moved, by_this_python=False)
+    (moved / "left").touch()
+    install(moved.parent)
+    assert is_usable(moved, by_this_python=False)
+    assert not (moved / "left").exists()
+
+
+@contextmanager
+def changed(file: Path, pattern: str, replacement: str) -> Iterator[None]:
+    before = file.read_text()
+    after = re.sub(pattern, replacement, before)
+    assert after != before
+    file.write_text(after)
+    yield
+    file.write_text(before)
+
+
+def test_control_c_ends_pip_and_lets_a_make_that_waits_begin(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", HOST)
+    requirements = clone / "requirements" / "run.txt"
+    tiny = requirements.read_text()
+    start = partial(script, "install", 0, command=[*INSTALL, "run"], cwd=clone)
+    with socket.create_server((HOST, 0)) as silent_index:
+        silent_index.settimeout(VENV_WITHIN)
+        url = f"http://{HOST}:{silent_index.getsockname()[1]}/"
+        requirements.write_text(f"--index-url {url}\nnothing\n")
+        with start() as first:
+            pip, _ = silent_index.accept()
+            pip.settimeout(PATIENCE)
+            with pip, start() as second:
+                second.prints("Another make is installing here; waiting for it ...\n")
+                requirements.write_text(tiny)
+                first.gets(signal.SIGINT)
+                assert first.ends() != 0
+                assert "Interrupted; the next make" in first.printed
+                while pip.recv(1000):
+                    pass  # until its connection ends, and it with it
+                second.prints(r"\nInstalled in \d+ s\.\n")
+                assert second.ends() == 0
+
+
+def test_a_python_without_its_module_venv(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["install", "run"])
+    monkeypatch.setattr(scripts.install, "find_spec", lambda name: None)
+    assert scripts.install.main() != 0
+    assert "apt install python3-venv" in one_line(capsys.readouterr().err)

@@ -24,7 +24,7 @@ NOT_CLONED = shutil.ignore_patterns(
 def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of it: what is needed is installed, and nothing is taken from this clone."""
+    """It installs its own tools, and uses nothing from this clone."""
     clone = tmp_path / "Mein Chät Ordner"
     shutil.copytree(ROOT, clone, ignore=NOT_CLONED)
     port = free_port()
@@ -32,8 +32,12 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     with script("run", port, command=["make", "run"], cwd=clone) as run:
-        run.prints("Installing Chalice and the AWS CLI and the AWS emulator into")
+        run.prints(
+            r"Installing Chalice .+ into \.venv, and the AWS emulator into \.venv-emulator: "
+        )
         command = shlex.split(run.prints(r".+ ws://\S+\n"))
+        (said,) = map(int, re.findall(r": (\d+) MB\.\n", run.printed))
+        assert 0.8 * said < megabytes(clone / ".venv", clone / ".venv-emulator") < 1.2 * said
         assert not list(clone.glob(".venv/lib/python*/site-packages/pytest"))
 
         with (
@@ -53,3 +57,9 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
             eventually(lambda: jenny.screen.endswith(GOODBYE))
             assert jenny.ends() == 0
     assert not is_listening(port)
+
+
+def megabytes(*directories: Path) -> float:
+    """Their size on disk."""
+    blocks = (file.lstat().st_blocks for each in directories for file in each.rglob("*"))
+    return sum(blocks) * 512 / 2**20

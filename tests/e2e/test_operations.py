@@ -19,7 +19,7 @@ import websocket
 
 from scripts.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
 from tests.e2e import actors
-from tests.e2e.actors import Person
+from tests.e2e.actors import Person, company
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 from tests.e2e.test_stack import copy_project, departures, nothing_is_left
 
@@ -36,10 +36,10 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture(scope="module")
 def template(account: Cloud) -> Path:
-    """The packaged app, uploaded once, with chunks of one member: two are a large room."""
+    """The packaged app, uploaded once, with chunks of two members: three are a large room."""
     project = copy_project(account.functions_output.parent / "project")
     sender = project / "chalicelib" / "sender.py"
-    sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 1"))
+    sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 2"))
     return account.emulator.package(project)
 
 
@@ -269,6 +269,48 @@ def test_an_upgrade_of_the_last_releases_stack_and_its_deletion(tmp_path: Path) 
         nothing_is_left(cloud)
 
 
+# Fan-out
+
+
+def test_a_large_room_is_spread_over_the_fan_out_function(account: Cloud, deployed: str) -> None:
+    already_logged = len(account.functions_output.read_text())
+    with company(deployed) as connect:
+        people = [connect() for _ in range(5)]
+        for n, person in enumerate(people):
+            person.says(f"p{n}")
+            person.hears(f"Using nickname: p{n}\nType /help for list of commands.")
+            person.says("/join tea")
+            person.hears('Joined chat room "tea"')
+            for other in people[:n]:
+                other.hears(f"p{n} joined room.")
+        people[0].says("Hi")
+        for person in people:
+            person.hears("p0: Hi")
+        people[4].leaves()
+        for person in people[:4]:
+            person.hears("p4 left room.")
+        output = account.functions_output.read_text()[already_logged:]
+    assert "-FanOut-" in output
+    assert "posts given up" not in output
+    assert "could not be called" not in output
+
+
+def test_a_failed_fan_out_is_kept_as_a_dead_letter(account: Cloud, deployed: str) -> None:
+    (function,) = [name for name in functions(account) if "-FanOut-" in name]
+    (letters,) = account.client("sqs").list_queues()["QueueUrls"]
+    account.client("lambda").invoke(
+        FunctionName=function, InvocationType="Event", Payload=b'"not an event"'
+    )
+    received: list[Any] = []
+
+    def has_come() -> bool:
+        received.extend(account.client("sqs").receive_message(QueueUrl=letters).get("Messages", []))
+        return bool(received)
+
+    eventually(has_come)
+    assert json.loads(received[0]["Body"])["requestPayload"] == "not an event"
+
+
 # Least privilege
 
 # Done by the emulator itself, like logs and traces, without checking the role.
@@ -299,41 +341,31 @@ def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) ->
     }
 
 
-def test_a_failed_fan_out_is_kept_as_a_dead_letter(account: Cloud, deployed: str) -> None:
-    (function,) = [name for name in functions(account) if "-FanOut-" in name]
-    (letters,) = account.client("sqs").list_queues()["QueueUrls"]
-    account.client("lambda").invoke(
-        FunctionName=function, InvocationType="Event", Payload=b'"not an event"'
-    )
-    received: list[Any] = []
-
-    def has_come() -> bool:
-        received.extend(account.client("sqs").receive_message(QueueUrl=letters).get("Messages", []))
-        return bool(received)
-
-    eventually(has_come)
-    assert json.loads(received[0]["Body"])["requestPayload"] == "not an event"
-
-
 def everything_works(account: Cloud, url: str) -> None:
     """Everything that needs a permission works, and without a fallback."""
     already_logged = len(account.functions_output.read_text())
     number = next(NUMBERS)
     with Person(url) as john:
-        with Person(url) as jenny:
-            for person, name in ((john, f"John{number}"), (jenny, f"Jenny{number}")):
+        with Person(url) as jenny, Person(url) as jack:
+            people = {f"John{number}": john, f"Jenny{number}": jenny, f"Jack{number}": jack}
+            for n, (name, person) in enumerate(people.items()):
                 person.says(name)
                 person.hears(f"Using nickname: {name}\nType /help for list of commands.")
                 person.says(f"/join tea{number}")
                 person.hears(f'Joined chat room "tea{number}"')
-            john.hears(f"Jenny{number} joined room.")
+                for other in list(people.values())[:n]:
+                    other.hears(f"{name} joined room.")
             john.says("Hi")
-            for person in (john, jenny):
+            for person in people.values():
                 person.hears(f"John{number}: Hi")
-            jenny.says(f"/nick Jen{number}")
-            jenny.hears(f"Nickname is: Jen{number}")
-            john.hears(f"Jenny{number} is now known as Jen{number}.")
-        john.hears(f"Jen{number} left room.")
+            jack.says(f"/nick Jake{number}")
+            jack.hears(f"Nickname is: Jake{number}")
+            for person in (john, jenny):
+                person.hears(f"Jack{number} is now known as Jake{number}.")
+            jack.leaves()
+            for person in (john, jenny):
+                person.hears(f"Jake{number} left room.")
+        john.hears(f"Jenny{number} left room.")
         john.says("/ls")
         john.hears(f"John{number}")
     logged = account.functions_output.read_text()[already_logged:]

@@ -52,8 +52,12 @@ class AtomicChat(Chat):
 
 
 @pytest.fixture
-def chat(atomic_table: Any, connections: Connections) -> Iterator[Chat]:
+def chat(
+    atomic_table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Chat]:
     """A chat over that table, which is cleared afterwards."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")  # `connections` checks none
     chat = AtomicChat(atomic_table, connections)
     yield chat
     for row in chat.rows():
@@ -108,6 +112,48 @@ def test_many_want_the_same_nickname(chat: Chat, _round: int) -> None:
     )
     names = [record(person)["username"] for person in people]
     assert sorted(map(len, names)) == [0] * 7 + [4]
+    all_is_well(chat)
+
+
+def connecting(chat: Chat, account: str, nickname: str) -> Callable[[], Person]:
+    return lambda: chat.signs_in(account, nickname)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_an_account_connects_several_times_at_once(chat: Chat, _round: int) -> None:
+    """Whatever its nickname is by then, it ends with one connection."""
+    older = chat.signs_in("a", "John", "tea")
+    jenny = chat.person("Jenny", "tea")
+    names = ["John", "Jack", "John", "JOHN"]
+    at_once(*(connecting(chat, "a", name) for name in names))
+    (open_one,) = (row for row in chat.rows() if "account" in row)
+    assert open_one["SK"].removeprefix("username_") in names
+    assert record(older) == {}
+    assert chat.connections.received(older.id) == ["You have connected from elsewhere."]
+    assert chat.connections.received(jenny.id) == ["John left room."]
+    assert len(chat.connections.closed) == len(names)
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_an_account_connects_while_its_older_connection_acts(chat: Chat, _round: int) -> None:
+    older = chat.signs_in("a", "John", "tea")
+    at_once(
+        saying(older, "/join chalice", "/quit", "/join lounge"),
+        connecting(chat, "a", "John"),
+        connecting(chat, "a", "John"),
+        older.disconnects,
+    )
+    assert len([row for row in chat.rows() if "account" in row]) == 1
+    assert record(older) == {}
+    all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_accounts_with_one_nickname_connect_at_once(chat: Chat, _round: int) -> None:
+    refused: list[bool] = []
+    at_once(*(lambda n=n: refused.append(chat.refuses(f"a{n}", "John")) for n in range(6)))
+    assert sorted(refused) == [False] + [True] * 5
     all_is_well(chat)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.emulator import BIN, ROOT, endpoint_of
-from tests.e2e.actors import Person
+from tests.e2e.actors import Person, company
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 from tests.e2e.test_stack import copy_project
 
@@ -64,9 +64,9 @@ def block(page: Path, beginning: str) -> str:
     return found
 
 
-def at(cloud: Cloud, api_id: str) -> Person:
-    """Somebody connected to an API of the emulator."""
-    return Person(f"ws://{endpoint_of(cloud.emulator.port, api_id)}")
+def address(cloud: Cloud, api_id: str) -> str:
+    """Of an API of the emulator."""
+    return f"ws://{endpoint_of(cloud.emulator.port, api_id)}"
 
 
 def matches(expected: str, printed: str) -> bool:
@@ -87,7 +87,8 @@ def test_the_chat_is_deployed_twice_by_the_commands_of_its_readme(
     ids = ADDRESS.findall(shell(project, prepare, first, second, ask, ask_second))
     assert len(set(ids)) == 2
     for api_id in ids:
-        with at(account, api_id) as john, at(account, api_id) as jenny:
+        with company(address(account, api_id)) as connect:
+            john, jenny = connect(), connect()
             for person, name in ((john, "John"), (jenny, "Jenny")):
                 person.says(name)
                 person.hears(f"Using nickname: {name}\nType /help for list of commands.")
@@ -112,7 +113,7 @@ def test_the_echo_server_is_deployed_echoes_and_is_deleted_by_the_commands_of_it
     assert matches(block(readme, "Creating deployment package."), deployed), deployed
 
     (api_id,) = ADDRESS.findall(deployed)
-    with at(account, api_id) as person:
+    with Person(address(account, api_id)) as person:
         for text in ("foo", "bar", "foo bar baz", '{"action": "$connect"}', "\u202e\x00"):
             person.says(text)
             person.hears(text)

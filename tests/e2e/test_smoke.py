@@ -1,4 +1,4 @@
-"""`make smoke`: it passes for the chat, and says what is wrong with one that is not quite it."""
+"""`make smoke` passes for the chat. For a chat with a fault, it fails and names the fault."""
 
 from __future__ import annotations
 

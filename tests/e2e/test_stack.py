@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from scripts.emulator import ROOT
+from scripts.processes import locked
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 
@@ -22,8 +22,9 @@ def copy_project(copy: Path) -> Path:
     copy.mkdir()
     for name in APP_FILES:
         shutil.copy(ROOT / name, copy)
-    for name in APP_DIRECTORIES:
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with locked(ROOT / ".chalice"):  # so that no package in it is half written
+        for name in APP_DIRECTORIES:
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     return copy
 
 
@@ -58,38 +59,13 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
         output = own_cloud.functions_output.read_text()
         assert "Traceback (most recent call last):" in output
         assert "WebsocketMessage" in output
+        john.hears("on purpose")  # from AWS: "Internal server error", with ids
 
     assert any("on purpose" in line for line in logged(own_cloud))
 
     eventually(lambda: departures(own_cloud) == 2)
     own_cloud.emulator.delete()
     nothing_is_left(own_cloud)
-
-
-def test_a_large_room_is_spread_over_the_fan_out_function(own_cloud: Cloud, project: Path) -> None:
-    """Chunks are so small here that a few people are too many for one function."""
-    sender = project / "chalicelib" / "sender.py"
-    sender.write_text(sender.read_text().replace("CHUNK = 5_000", "CHUNK = 2"))
-    url = own_cloud.emulator.deploy(project)
-    with ExitStack() as stack:
-        people = [stack.enter_context(Person(url)) for _ in range(5)]
-        for n, person in enumerate(people):
-            person.says(f"p{n}")
-            person.hears(f"Using nickname: p{n}\nType /help for list of commands.")
-            person.says("/join tea")
-            person.hears('Joined chat room "tea"')
-            for other in people[:n]:
-                other.hears(f"p{n} joined room.")
-        people[0].says("Hi")
-        for person in people:
-            person.hears("p0: Hi")
-        people[4].leaves()
-        for person in people[:4]:
-            person.hears("p4 left room.")
-        output = own_cloud.functions_output.read_text()
-    assert "-FanOut-" in output
-    assert "posts given up" not in output
-    assert "could not be called" not in output
 
 
 NEW_HANDLER = """

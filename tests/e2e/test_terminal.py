@@ -49,7 +49,7 @@ class Screen(pyte.Screen):
         pyte.ByteStream(self).feed(written)
 
     def write_process_input(self, data: str) -> None:
-        """What a terminal answers to the program, as if it had been typed."""
+        """The terminal's answers to the program, which arrive as if typed."""
         self.typed += data
 
     def bell(self, *_: object) -> None:
@@ -102,6 +102,7 @@ def test_every_row_names_its_author_whatever_is_sent(
     *rows, _ = jenny.display.rows
     for text, seen in ATTACKS:
         john.says(text)
+        john.hears("\n".join(f"John: {row}" for row in seen))
         rows += ["", f"< John: {seen[0]}".rstrip(), *(f"John: {row}" for row in seen[1:])]
         jenny.shows(rows)
 

@@ -1,0 +1,90 @@
+"""Decides at the handshake whether somebody may connect, by the token in the query string.
+
+Every function imports this module. The authorizer alone goes on to `tokens.py` and its library.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from chalice.app import WebsocketEvent
+
+from chalicelib.aws import required
+from chalicelib.log import about, log
+from chalicelib.rows import Account
+
+if TYPE_CHECKING:
+    from chalicelib.tokens import Tokens
+
+
+class InvalidToken(Exception):
+    """A token that nobody may connect with; the message names the check that failed."""
+
+
+class Authorizer:
+    """The authorizer of the API's `$connect` route."""
+
+    @classmethod
+    def from_env(cls) -> Authorizer:
+        """For the issuer that the environment variable TOKEN_ISSUER names.
+
+        Elsewhere than in the authorizer's function, where it is set, this loads nothing.
+        """
+        authorizer = cls()
+        if os.environ.get("TOKEN_ISSUER"):
+            authorizer._tokens  # noqa: B018
+        return authorizer
+
+    def authorize(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The answer to API Gateway: a policy that allows or denies this one connection.
+
+        The `context` of one that allows has the account, for `account_of`. The log names the
+        check that failed, and neither the token nor anything in it.
+        """
+        try:
+            token = (event.get("queryStringParameters") or {}).get("token", "")
+            account = self._tokens.account(token)
+        except InvalidToken as invalid:
+            log.warning("a token was refused", extra=about(check=str(invalid)))
+            return _policy(event, "Deny", "nobody")
+        # Quoted: API Gateway does not say what becomes of characters beyond ASCII.
+        context = {"account": account.id, "nickname": quote(account.nickname)}
+        return _policy(event, "Allow", account.id) | {"context": context}
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        from chalicelib.tokens import Tokens
+
+        return Tokens(
+            required("TOKEN_ISSUER", "the issuer of the tokens"),
+            required("TOKEN_AUDIENCE", "the client id that the tokens are for"),
+            required("NICKNAME_CLAIM", "the claim with the nickname"),
+        )
+
+
+def account_of(event: WebsocketEvent) -> Account | None:
+    """The account that the authorizer found for a connection; None in a chat without sign-in.
+
+    Raises `RuntimeError` if the chat has sign-in, and the authorizer was not asked.
+    """
+    given = event.to_dict()["requestContext"].get("authorizer") or {}
+    if "account" in given:
+        return Account(given["account"], unquote(given["nickname"]))
+    if os.environ.get("SIGN_IN"):
+        raise RuntimeError("API Gateway did not ask the authorizer")
+    return None
+
+
+def _policy(event: dict[str, Any], effect: str, principal: str) -> dict[str, Any]:
+    statement = {
+        "Action": "execute-api:Invoke",
+        "Effect": effect,
+        "Resource": event["methodArn"],  # this API's $connect, and nothing else
+    }
+    return {
+        "principalId": principal,
+        "policyDocument": {"Version": "2012-10-17", "Statement": [statement]},
+    }

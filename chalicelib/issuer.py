@@ -1,0 +1,111 @@
+"""The public keys of an OpenID Connect issuer, fetched over HTTPS and kept in memory."""
+
+import json
+import math
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPException, HTTPSConnection
+from threading import Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+from chalicelib.log import about, log
+
+DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
+
+FETCH_SECONDS = 3.0  # for an answer; about as much for the connection before it
+MOST_BYTES = 262_144  # of an answer; the documents of large issuers have 20 KB
+
+UNKNOWN_SECONDS = 60  # between two fetches for unknown ids, which anybody can send
+RETRY_SECONDS = 5  # after a fetch that failed
+RENEW_SECONDS = 60 * 60  # so that a key which the issuer has withdrawn is not trusted for long
+
+Jwk = dict[str, Any]
+
+
+class KeysUnavailable(Exception):
+    """The keys cannot be fetched; the message says why."""
+
+
+class Issuer:
+    """An issuer, known by the URL that its tokens have as `iss`."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds that go on while Lambda freezes the environment."""
+        self.url = url
+        self._clock = clock
+        self._keys: dict[str, Jwk] = {}
+        self._renew_at = -math.inf
+        self._fetch_from = -math.inf
+
+    def key(self, id: str) -> Jwk | None:
+        """The key with this id, or None if the issuer has no such key.
+
+        Costs 2 requests to the issuer when it fetches the keys: for an unknown id once a minute
+        at most, and each hour. If they cannot be renewed, the old ones stay. Raises
+        `KeysUnavailable`, after 4 times `FETCH_SECONDS` and the look-ups of 2 names at most.
+        """
+        now = self._clock()
+        is_known = id in self._keys
+        if now >= self._fetch_from and (now >= self._renew_at or not is_known):
+            self._fetch_from = now + RETRY_SECONDS
+            try:
+                self._keys = self._fetch_keys()
+                self._fetch_from = now + UNKNOWN_SECONDS
+                self._renew_at = now + RENEW_SECONDS
+            except KeysUnavailable as error:
+                if not is_known:
+                    raise
+                log.warning("the keys could not be renewed", extra=about(reason=str(error)))
+        elif not self._keys:
+            raise KeysUnavailable("a fetch has just failed")
+        return self._keys.get(id)
+
+    def _fetch_keys(self) -> dict[str, Jwk]:
+        discovered = _fetch(self.url.rstrip("/") + DISCOVERY)
+        if discovered.get("issuer") != self.url:
+            raise KeysUnavailable("the discovery document is another issuer's")
+        listed = _fetch(discovered.get("jwks_uri")).get("keys")
+        keys = [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
+        by_id = {each["kid"]: each for each in keys if isinstance(each.get("kid"), str)}
+        if not by_id:
+            raise KeysUnavailable("the issuer lists no keys")
+        return by_id
+
+
+def _fetch(url: Any) -> dict[str, Any]:
+    """A JSON object over HTTPS, without a redirection. Raises `KeysUnavailable`."""
+    try:
+        body = _get(url)
+        found = json.loads(body)
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
+        raise KeysUnavailable(type(error).__name__) from None
+    if not isinstance(found, dict):
+        raise KeysUnavailable("not a JSON object")
+    return found
+
+
+def _get(url: Any) -> bytes:
+    address = urlsplit(url if isinstance(url, str) else "")
+    if address.scheme != "https" or not address.hostname:
+        raise KeysUnavailable("not an https address")
+    connection = HTTPSConnection(address.hostname, address.port, timeout=FETCH_SECONDS)
+    try:
+        connection.connect()
+        # The timeout is for each part of an answer; this ends one of many parts.
+        end = Timer(FETCH_SECONDS, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
+        end.start()
+        try:
+            connection.request("GET", address._replace(scheme="", netloc="").geturl())
+            answer = connection.getresponse()
+            body = answer.read(MOST_BYTES + 1)
+        finally:
+            end.cancel()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise KeysUnavailable(f"status {answer.status}")
+    if len(body) > MOST_BYTES:
+        raise KeysUnavailable("the answer is too long")
+    return body
