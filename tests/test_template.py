@@ -665,7 +665,7 @@ def test_only_the_authorizers_package_has_the_library_for_tokens(
     assert all(name.lower().startswith(FOR_TOKENS) for name in alone)
     functions = of_type(json.loads((shipped / "sam.json").read_text()), "AWS::Serverless::Function")
     assert {name: function["CodeUri"] for name, function in functions.items()} == {
-        **dict.fromkeys(FUNCTIONS, "./deployment.zip"),
+        **dict.fromkeys([*FUNCTIONS, PAGE], "./deployment.zip"),
         "Authorize": "./authorizer.zip",
     }
 

@@ -247,10 +247,12 @@ def test_axe_finds_nothing(
     john.shows("^Nicknames are")
     is_accessible(john)
     john.enters("John", "chalice")
-    people = [arrive(name, "chalice") for name in ("Jenny", "Zoë", "Bob")]
-    for person in people:
+    for name in ("Jenny", "Zoë", "Bob"):
+        person = arrive(name, "chalice")
         person.says("see https://example.com")
-    john.awaits(lambda: len(john.lines) == 8)
+        person.hears(f"{name}: see https://example.com")
+        person.leaves()
+        john.reads(f"{name} left room.")
     john.says("Hi")
     john.says("/help")
     john.awaits(lambda: "Commands" in john.lines[-1])
