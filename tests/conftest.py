@@ -196,19 +196,20 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def aws() -> Iterator[None]:
     """AWS as mocked by moto; the user's own configuration is hidden."""
-    for variable in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setattr(models, "copy", moto_table.CopiesLittle())
-    mock = mock_aws()
-    mock.start(reset=False)
-    yield
-    mock.stop(remove_data=False)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for variable in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(variable)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        monkeypatch.setattr(models, "copy", moto_table.CopiesLittle())
+        mock = mock_aws()
+        mock.start(reset=False)
+        yield
+        mock.stop(remove_data=False)
 
 
 @cache
