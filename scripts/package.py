@@ -17,6 +17,7 @@ from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+DEPLOYMENTS = Path(".chalice/deployments")  # packages that are kept, by Chalice and by `slim`
 COMMAND = ("chalice", "package", "--merge-template", "resources.json")
 
 
@@ -27,7 +28,7 @@ def packaging(project: Path) -> Iterator[Sequence[str]]:
     Chalice would reuse a package that another process is still writing, or left unfinished.
     """
     with locked(project / ".chalice"):
-        for package in (project / ".chalice" / "deployments").glob("*.zip"):
+        for package in (project / DEPLOYMENTS).glob("*.zip"):
             if not zipfile.is_zipfile(package):
                 package.unlink()
         yield COMMAND
@@ -43,8 +44,8 @@ def main() -> int:
             cwd=ROOT,
             env=os.environ | {"AWS_DEFAULT_REGION": region},
         )
-    if packaged.returncode == 0:
-        slim(out)
+        if packaged.returncode == 0:
+            slim(out, ROOT / DEPLOYMENTS)
     return packaged.returncode
 
 
