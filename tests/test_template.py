@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -616,9 +617,9 @@ def shipped(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return slimmed(sam_json, tmp_path_factory.mktemp("shipped") / "out")
 
 
-def slimmed(sam_json: Path, out: Path) -> Path:
+def slimmed(sam_json: Path, out: Path, kept: Path | None = None) -> Path:
     shutil.copytree(sam_json.parent, out)
-    slim(out)
+    slim(out, kept or out)
     return out
 
 
@@ -710,6 +711,23 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
 def test_the_same_package_gives_the_same_bytes(
     sam_json: Path, shipped: Path, tmp_path: Path
 ) -> None:
-    again = slimmed(sam_json, tmp_path / "again")
+    """Whether its libraries are rewritten or were kept."""
+    anew = slimmed(sam_json, tmp_path / "anew")
+    from_kept = slimmed(sam_json, tmp_path / "from kept", kept=shipped)
     for name in ("deployment.zip", "authorizer.zip", "sam.json"):
-        assert (again / name).read_bytes() == (shipped / name).read_bytes()
+        for again in (anew, from_kept):
+            assert (again / name).read_bytes() == (shipped / name).read_bytes()
+
+
+def test_a_changed_library_is_not_taken_from_those_kept(tmp_path: Path) -> None:
+    for code in ("VERSION = 1", "VERSION = 2"):
+        out = tmp_path / code
+        out.mkdir()
+        (out / "sam.json").write_text('{"Resources": {"Authorize": {"Properties": {}}}}')
+        with zipfile.ZipFile(out / "deployment.zip", "w") as package:
+            package.writestr("app.py", "")
+            package.writestr("library.py", code)
+        slim(out, kept=tmp_path)
+        for name in ("deployment.zip", "authorizer.zip"):
+            with zipfile.ZipFile(out / name) as package:
+                assert package.read("library.py").decode() == code

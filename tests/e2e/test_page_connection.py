@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, WebSocketRoute, expect
+from playwright.sync_api import Browser, Dialog, WebSocketRoute, expect
 
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud
@@ -19,10 +19,10 @@ MINUTES = 60_000  # milliseconds
 
 
 @pytest.fixture
-def open_tab(cloud: Cloud, empty_chat: str) -> Iterator[OpenTab]:
+def open_tab(browser: Browser, cloud: Cloud, empty_chat: str) -> Iterator[OpenTab]:
     url = cloud.emulator.page_url()
     assert url
-    with tabs(url) as open_tab:
+    with tabs(browser, url) as open_tab:
         yield open_tab
 
 
