@@ -14,6 +14,7 @@ from chalicelib import names
 from chalicelib.authorizer import InvalidToken
 from chalicelib.issuer import Issuer, KeysUnavailable
 from chalicelib.log import about, log
+from chalicelib.metrics import count
 from chalicelib.rows import Account
 
 ALGORITHMS = ["RS256", "ES256"]
@@ -91,6 +92,7 @@ class Tokens:
             key = self._issuer.key(str(id))
         except KeysUnavailable as error:
             log.error("the issuer's keys are unavailable", extra=about(reason=str(error)))
+            count(SignInsFailed=1)
             raise InvalidToken("keys unavailable") from None
         if key is None:
             raise InvalidToken("kid")

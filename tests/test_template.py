@@ -534,6 +534,8 @@ def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
         ("FunctionThrottlesAlarm", "AWS/Lambda", {"Throttles"}, FUNCTIONS),
         ("FramesFailedAlarm", "ChaliceChat", {"FramesFailed"}, {"ChatStack"}),
         ("PostsFailedAlarm", "ChaliceChat", {"PostsFailed"}, {"ChatStack"}),
+        ("SignInsFailedAlarm", "ChaliceChat", {"SignInsFailed"}, {"ChatStack"}),
+        ("PageErrorsAlarm", "AWS/ApiGateway", {"5XXError"}, {"ChatStack"}),
         (
             "TableThrottlesAlarm",
             "AWS/DynamoDB",
@@ -581,7 +583,7 @@ def test_the_dashboard_shows_every_function_and_metrics_that_the_app_counts(
     assert {metric[3][2:-1] for metric in shown if metric[0] == "AWS/Lambda"} == FUNCTIONS
     code = "\n".join(file.read_text() for file in (ROOT / "chalicelib").rglob("*.py"))
     own = {metric[1] for metric in shown if metric[0] == "ChaliceChat"}
-    assert len(own) == 8
+    assert len(own) == 9
     assert not [name for name in own if not re.search(rf"\b{name}\b", code)]
 
 
