@@ -66,16 +66,9 @@ def john(open_tab: OpenTab, pool: UserPool) -> Tab:
 def signed_in(tab: Tab, name: str, pool: UserPool) -> Tab:
     tab.url += "#chalice"
     tab.opens()
-    signs_in(tab, name, pool)
+    tab.signs_in(name, pool.password)
     tab.sees('Joined chat room "chalice"')
     return tab
-
-
-def signs_in(tab: Tab, name: str, pool: UserPool) -> None:
-    tab.page.get_by_role("button", name="Sign in").click()
-    tab.page.get_by_label("Username").fill(name)
-    tab.page.get_by_label("Password").fill(pool.password)
-    tab.page.get_by_role("button", name="Sign in").click()
 
 
 class Watch:
@@ -208,7 +201,7 @@ def test_a_refused_renewal_shows_a_button_and_keeps_what_was_typed(
     john.types("half a")
     expect(john.page.locator("#waiting")).to_contain_text("Waiting")
     is_accessible(john)
-    signs_in(john, "John", pool)
+    john.signs_in("John", pool.password)
     john.sees('Joined chat room "chalice"')
     expect(john.page.get_by_label("Your message")).to_have_value("onehalf a\nhalf a")
 
@@ -262,7 +255,7 @@ def test_a_sign_in_that_fails_can_be_tried_again(
     john.page.goto(f"{page}?{answer}&state={state}")
     john.shows(f"^{FAILED}$")
     assert john.page.url == john.url
-    signs_in(john, "John", pool)
+    john.signs_in("John", pool.password)
     john.sees('Joined chat room "chalice"')
 
 

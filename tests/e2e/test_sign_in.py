@@ -18,6 +18,7 @@ from scripts.emulator import BIN, ROOT, Emulator, Failure
 from scripts.user_pool import UserPool
 from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import Cloud, eventually, free_port
+from tests.e2e.tabs import tabs
 from tests.e2e.test_chat import TRANSCRIPT
 from tests.e2e.test_make_run import script
 from tests.issuers import rsa_key
@@ -198,7 +199,7 @@ def test_an_issuer_without_an_audience_is_refused_before_anything_is_created(
 def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserPool) -> None:
     sign_in = {"Authorize", "Authorizer", "AuthorizePermission", "AuthorizeRole"}
     assert resources(cloud, STACK) >= sign_in
-    assert deploy(cloud.emulator, "TokenIssuer=", "TokenAudience=") == chat
+    assert deploy(cloud.emulator, "TokenIssuer=", "TokenAudience=", "SignInClient=") == chat
     assert resources(cloud, STACK).isdisjoint(sign_in)
     with Person(chat) as anybody:
         anybody.says("Anybody")
@@ -210,10 +211,17 @@ def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserP
         john.hears("Current nickname: John")
 
 
-def test_make_run_prints_a_command_for_each_of_two_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_run_prints_how_each_of_two_people_signs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page, and in a terminal."""
     monkeypatch.setenv("SIGN_IN", "on")
     with script("run", free_port()) as run:
         run.prints("Ctrl-C stops everything")
+        page = run.prints(r"(?<=\n\nOpen )http://\S+(?= in two tabs\.\n)")
+        password = run.prints(r"(?<=Sign in as John and as Jenny\. Their password: )\S+(?=\n)")
+        with tabs(page) as open_tab:
+            jenny = open_tab().opens()
+            jenny.signs_in("Jenny", password)
+            jenny.sees('Joined chat room "lobby"')
         commands = re.findall(r"\S+/wsdump 'ws://\S+'", run.printed)
         assert len(commands) == 2
         for command, name in zip(commands, ("John", "Jenny"), strict=True):
