@@ -243,27 +243,42 @@ def test_sign_in_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(cloud: Cloud) -> None:
     """In sh, with the deployment in the middle left to the emulator, and wsdump to a Person."""
-    page = (ROOT / "docs" / "sign-in.md").read_text()
-    create, deploy_it, use = (
+    text = (ROOT / "docs" / "sign-in.md").read_text()
+    create, deploy_it, use, allow_page = (
         block
-        for block in re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for block in re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         if "$POOL" in block
     )
     issuer = deploy_it.splitlines()[0]
-    (parameters,) = re.findall('PARAMETERS="(.*)"', deploy_it)
+    (parameters,) = re.findall('PARAMETERS="(.*)"', deploy_it, re.DOTALL)
     environment = cloud.emulator.environment | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PASSWORD": "Correct-horse-1",
     }
-    commands = f"{create}\n{issuer}\necho {parameters}\n{use.partition('wsdump')[0]}\necho $TOKEN"
-    ran = subprocess.run(
-        ["sh", "-e", "-c", commands], env=environment, capture_output=True, text=True, check=True
+
+    def shell(commands: str) -> list[str]:
+        command = ["sh", "-e", "-c", commands]
+        ran = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return ran.stdout.splitlines()
+
+    *_, pool, client, chosen, token = shell(
+        f"{create}\n{issuer}\necho $POOL\necho $CLIENT\necho {parameters}\n"
+        f"{use.partition('wsdump')[0]}\necho $TOKEN"
     )
-    *_, chosen, token = ran.stdout.splitlines()
     url = cloud.emulator.deploy(
         stack="Documented", parameters=["TableName=Documented", *chosen.split()]
     )
     with Person(f"{url}?token={token}") as john:
         john.says("/nick")
         john.hears("Current nickname: John")
+    page = cloud.emulator.page_url("Documented")
+    assert page
+    environment |= {"POOL": pool, "CLIENT": client, "PAGE": page}
+    shell(allow_page.partition("\n")[2])
+    with tabs(page) as open_tab:
+        tab = open_tab().opens()
+        tab.signs_in("John", environment["PASSWORD"])
+        tab.sees('Joined chat room "lobby"')
     cloud.emulator.delete("Documented")
