@@ -193,11 +193,22 @@ def test_without_an_issuer_nothing_of_sign_in_is_created(template: Template) -> 
     assert template["Parameters"]["TokenIssuer"]["Default"] == ""
 
 
-def test_an_issuer_needs_an_audience(template: Template) -> None:
-    (rule,) = template["Rules"].values()
-    assert rule["RuleCondition"] == template["Conditions"]["HasTokenIssuer"]
-    (assertion,) = rule["Assertions"]
-    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenAudience"}, ""]}]}
+@pytest.mark.parametrize(
+    ("rule", "one", "other"),
+    [
+        ("AudienceOfTokens", "TokenIssuer", "TokenAudience"),
+        ("IssuerOfSignIn", "SignInClient", "TokenIssuer"),
+    ],
+)
+def test_one_parameter_needs_another(template: Template, rule: str, one: str, other: str) -> None:
+    (assertion,) = template["Rules"][rule]["Assertions"]
+    assert template["Rules"][rule]["RuleCondition"] == is_given(one)
+    assert assertion["Assert"] == is_given(other)
+    assert assertion["AssertDescription"].startswith(f"{one} needs a {other}: ")
+
+
+def is_given(parameter: str) -> Template:
+    return {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
 
 
 @pytest.mark.parametrize(
@@ -333,6 +344,15 @@ def test_the_pages_function_may_write_its_log_and_nothing_else(template: Templat
         for policy in of_type(template, kind).values()
         if "PageRole" in json.dumps(policy)
     ]
+
+
+def test_only_the_pages_function_knows_where_people_sign_in(template: Template) -> None:
+    assert template["Resources"][PAGE]["Properties"]["Environment"]["Variables"] == {
+        "SIGN_IN_ISSUER": {"Fn::If": ["HasTokenIssuer", {"Ref": "TokenIssuer"}, NO_VALUE]},
+        "SIGN_IN_CLIENT": {"Fn::If": ["HasTokenIssuer", {"Ref": "SignInClient"}, NO_VALUE]},
+    }
+    refs = list(values_of([template["Globals"], template["Resources"]], "Ref"))
+    assert refs.count("SignInClient") == 1
 
 
 def test_the_page_is_throttled_in_one_regional_stage(template: Template) -> None:

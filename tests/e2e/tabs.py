@@ -52,6 +52,13 @@ class Tab:
         self.page.get_by_label("Room").fill(room)
         self.page.get_by_role("button", name="Chat").click()
 
+    def signs_in(self, name: str, password: str) -> None:
+        """With Cognito's form."""
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_label("Username").fill(name)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Sign in").click()
+
     def types(self, text: str) -> None:
         self.page.get_by_label("Your message").fill(text)
 

@@ -78,9 +78,9 @@ def test_it_is_back_after_the_server_closed_the_connection(
     assert [line for line in john.lines if re.match(BACK, line)] == john.lines[-2:-1]
 
 
-def disconnect(cloud: Cloud, url: str, name: str) -> None:
+def disconnect(cloud: Cloud, url: str, name: str, table: str = "ChaliceChat") -> None:
     """Closes somebody's connection, as API Gateway does after two hours."""
-    rows = cloud.client("dynamodb").scan(TableName="ChaliceChat", ConsistentRead=True)["Items"]
+    rows = cloud.client("dynamodb").scan(TableName=table, ConsistentRead=True)["Items"]
     (row,) = (row for row in rows if row["SK"]["S"] == f"username_{name}")
     api = cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
     api.delete_connection(ConnectionId=row["PK"]["S"])
