@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Request, Route, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from scripts.user_pool import UserPool
 from tests.e2e.actors import Person
@@ -41,8 +41,8 @@ def page_of(cloud: Cloud) -> str:
 
 
 @pytest.fixture
-def open_tab(cloud: Cloud, chat: str) -> Iterator[OpenTab]:
-    with tabs(page_of(cloud)) as open_tab:
+def open_tab(cloud: Cloud, chat: str, browser: Browser) -> Iterator[OpenTab]:
+    with tabs(browser, page_of(cloud)) as open_tab:
         yield open_tab
     table = cloud.client("dynamodb")
     eventually(lambda: not table.query(**CONNECTIONS)["Items"])

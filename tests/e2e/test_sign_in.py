@@ -13,6 +13,7 @@ from typing import Any
 import jwt
 import pytest
 import websocket
+from playwright.sync_api import Browser
 
 from scripts.emulator import BIN, ROOT, Emulator, Failure
 from scripts.user_pool import UserPool
@@ -211,14 +212,16 @@ def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserP
         john.hears("Current nickname: John")
 
 
-def test_make_run_prints_how_each_of_two_people_signs_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_run_prints_how_each_of_two_people_signs_in(
+    monkeypatch: pytest.MonkeyPatch, browser: Browser
+) -> None:
     """On the page, and in a terminal."""
     monkeypatch.setenv("SIGN_IN", "on")
     with script("run", free_port()) as run:
         run.prints("Ctrl-C stops everything")
         page = run.prints(r"(?<=\n\nOpen )http://\S+(?= in two tabs\.\n)")
         password = run.prints(r"(?<=Sign in as John and as Jenny\. Their password: )\S+(?=\n)")
-        with tabs(page) as open_tab:
+        with tabs(browser, page) as open_tab:
             jenny = open_tab().opens()
             jenny.signs_in("Jenny", password)
             jenny.sees('Joined chat room "lobby"')
@@ -241,7 +244,9 @@ def test_sign_in_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "SIGN_IN is on or off, not 'yes'" in run.printed
 
 
-def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(cloud: Cloud) -> None:
+def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(
+    cloud: Cloud, browser: Browser
+) -> None:
     """In sh, with the deployment in the middle left to the emulator, and wsdump to a Person."""
     text = (ROOT / "docs" / "sign-in.md").read_text()
     create, deploy_it, use, allow_page = (
@@ -277,7 +282,7 @@ def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(cloud: Cloud
     assert page
     environment |= {"POOL": pool, "CLIENT": client, "PAGE": page}
     shell(allow_page.partition("\n")[2])
-    with tabs(page) as open_tab:
+    with tabs(browser, page) as open_tab:
         tab = open_tab().opens()
         tab.signs_in("John", environment["PASSWORD"])
         tab.sees('Joined chat room "lobby"')
