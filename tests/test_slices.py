@@ -75,7 +75,7 @@ def test_nobody_hears_a_line_twice_after_a_crash(
     assert run(tmp_path, 5 * SLICE, lambda: len(connections.requests) > last) != 0
     assert run(tmp_path, 5 * SLICE, lambda: False) == 0
     assert max(connections.attempts.values()) == 1
-    assert 5 * SLICE - len(connections.posts) < SLICE
+    assert 5 * SLICE - len(connections.posts) <= SLICE  # begun, and perhaps not posted at all
 
 
 def test_an_event_that_is_delivered_again_is_not_posted_again(
