@@ -22,8 +22,9 @@ class Arrivals:
     def open(self, new: Connection, now: int) -> Connection | None:
         """Write all rows of a connection; returns the older one, which it has removed.
 
-        The first attempt assumes that there is none, as its refusal names it. Every attempt
-        depends on the account's row, so of two that race one is refused, and finds the other.
+        The first attempt assumes that there is none; if there is one, the refusal names it. Every
+        attempt depends on the account's row, so of two that race one is refused, and finds the
+        other.
         """
         older_id = new.id
         for pause in pauses():

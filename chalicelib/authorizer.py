@@ -32,7 +32,7 @@ class Authorizer:
     def from_env(cls) -> Authorizer:
         """For the issuer that the environment variable TOKEN_ISSUER names.
 
-        Elsewhere than in the authorizer's function, where it is set, this loads nothing.
+        Only the authorizer's function has it; in any other, this loads nothing.
         """
         authorizer = cls()
         if os.environ.get("TOKEN_ISSUER"):
@@ -42,7 +42,7 @@ class Authorizer:
     def authorize(self, event: dict[str, Any]) -> dict[str, Any]:
         """The answer to API Gateway: a policy that allows or denies this one connection.
 
-        The `context` of one that allows has the account, for `account_of`. The log names the
+        A policy that allows has the account in its `context`, for `account_of`. The log names the
         check that failed, and neither the token nor anything in it. Raises nothing: any other
         failure is logged, and denies.
         """

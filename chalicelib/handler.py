@@ -86,9 +86,9 @@ class Handler:
     def connect(self, connection_id: str, account: Account | None = None) -> bool:
         """Record a connection that has opened. Returns whether it may stay open.
 
-        Without an account, which costs 1 request, it may. With one, the connection has the
-        account's nickname from the start, unless somebody else has one that looks the same, and
-        takes the place of the account's older connection. See `Storage.sign_in` for the cost.
+        Without an account it may, at the cost of 1 request. With one, it takes the place of the
+        account's older connection, and has the account's nickname from the start; it may not stay
+        if somebody else has a nickname that looks the same. See `Storage.sign_in` for the cost.
         Raises DynamoDB's errors, and `StaleRecord` if too many others connect as this account.
         """
         if account is None:
@@ -288,7 +288,7 @@ class Handler:
         return True
 
     def _end(self, older: Connection) -> None:
-        """Close a connection whose place another one of its account has taken."""
+        """Close a connection whose place a newer one of its account has taken."""
         try:
             self._sender.post([older], "You have connected from elsewhere.")
             self._sender.close(older.id)

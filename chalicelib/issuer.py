@@ -15,7 +15,7 @@ from chalicelib.log import about, log
 
 DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 
-FETCH_SECONDS = 3.0  # for an answer; about as much for the connection before it
+FETCH_SECONDS = 3.0  # each: to connect to one address, for the TLS handshake, for the answer
 MOST_BYTES = 262_144  # of an answer; the documents of large issuers have 20 KB
 
 UNKNOWN_SECONDS = 60  # between two fetches for unknown ids, which anybody can send
@@ -23,7 +23,7 @@ RETRY_SECONDS = 5  # after a fetch that failed
 RENEW_SECONDS = 60 * 60  # so that a key which the issuer has withdrawn is not trusted for long
 
 MOST_CHARACTERS = 1_000  # of an endpoint
-# No character has a meaning in a Content Security Policy.
+# Only characters without a special meaning in a Content Security Policy.
 ENDPOINT = re.compile(r"\w+://[\w.-]+(:\d+)?(/[\w.~%/-]*)?(\?[\w.~%=&-]*)?", re.ASCII)
 
 Jwk = dict[str, Any]
@@ -31,7 +31,7 @@ Clock = Callable[[], float]
 
 
 class IssuerUnavailable(Exception):
-    """Something of the issuer cannot be fetched; the message says why."""
+    """The issuer's keys or endpoints cannot be fetched; the message says why."""
 
 
 class Issuer:
@@ -48,9 +48,10 @@ class Issuer:
     def key(self, id: str) -> Jwk | None:
         """The key with this id, or None if the issuer has no such key.
 
-        Costs 2 requests to the issuer when it fetches the keys: for an unknown id once a minute
-        at most, and each hour. If they cannot be renewed, the old ones stay. Raises
-        `IssuerUnavailable`, after 4 times `FETCH_SECONDS` and the look-ups of 2 names at most.
+        Costs 2 requests to the issuer when it fetches the keys: each hour, for an unknown id once
+        a minute at most, and `RETRY_SECONDS` after a failure. If they cannot be renewed, the old
+        ones stay. Raises `IssuerUnavailable`, usually within 4 times `FETCH_SECONDS`; each slow
+        TLS handshake, name look-up or further address of a host adds to that.
         """
         now = self._clock()
         is_known = id in self._keys
@@ -78,7 +79,7 @@ class Issuer:
 
 
 class Endpoints:
-    """Where the issuer's people sign in, and where a page gets their tokens."""
+    """The addresses at which people sign in, and at which a page gets their tokens."""
 
     def __init__(self, url: str, schemes: Collection[str], clock: Clock = time.time) -> None:
         """`url` is the issuer's; an endpoint has one of the `schemes`."""
@@ -93,8 +94,7 @@ class Endpoints:
         issuer does not give them.
 
         Costs 1 request to the issuer when it fetches them: each hour, and after a failure. If they
-        cannot be renewed, the old ones stay. Takes twice `FETCH_SECONDS` and the look-up of a name
-        at most.
+        cannot be renewed, the old ones stay. Takes half as long as `Issuer.key` at most.
         """
         now = self._clock()
         if now >= self._fetch_from:
@@ -111,7 +111,7 @@ class Endpoints:
         return self._endpoint(discovered, "authorization"), self._endpoint(discovered, "token")
 
     def _endpoint(self, discovered: dict[str, Any], kind: str) -> str:
-        """Raises `IssuerUnavailable` if it could be anything else than a URL in a page's policy."""
+        """Raises `IssuerUnavailable` if it could be anything but a URL in a page's policy."""
         url = str(discovered.get(f"{kind}_endpoint"))
         is_url = len(url) <= MOST_CHARACTERS and ENDPOINT.fullmatch(url)
         if not is_url or urlsplit(url).scheme not in self._schemes:
@@ -127,7 +127,7 @@ def _discover(issuer: str) -> dict[str, Any]:
 
 
 def _fetch(url: Any) -> dict[str, Any]:
-    """A JSON object over HTTPS, without a redirection. Raises `IssuerUnavailable`."""
+    """A JSON object over HTTPS; redirects are not followed. Raises `IssuerUnavailable`."""
     try:
         body = _get(url)
         found = json.loads(body)
@@ -145,7 +145,7 @@ def _get(url: Any) -> bytes:
     connection = HTTPSConnection(address.hostname, address.port, timeout=FETCH_SECONDS)
     try:
         connection.connect()
-        # The timeout is for each part of an answer; this ends one of many parts.
+        # The timeout limits each read; this limits the whole answer.
         end = Timer(FETCH_SECONDS, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
         end.start()
         try:

@@ -13,7 +13,7 @@ from chalicelib.lookalikes import BESIDE_OTHERS, LOOKALIKES
 
 NICKNAME_LENGTH = 32  # characters after NFC; a longer one would crowd out the text it prefixes
 ROOM_LENGTH = 64  # characters after NFC
-DECOMPOSED = 4  # the most characters that NFC makes one of (UAX #15: Maximum Expansion Factor)
+DECOMPOSED = 4  # the most characters that NFC turns into one (UAX #15: Maximum Expansion Factor)
 
 INVALID_NICKNAME = (
     'Nicknames are 1 to 32 printable characters, without spaces or ":", and do not start with "/".'
@@ -82,9 +82,9 @@ def claim(nickname: str) -> str:
 
 
 def fold(text: str) -> str:
-    """NFKD of the case folding of NFKC: compatible and upper-case characters become plain ones.
+    """Case-folded and in NFKD: compatibility and upper-case characters become plain ones.
 
-    Folding and decomposing again is for the iota below (Unicode Standard, D146).
+    It folds and decomposes twice because of the iota below (Unicode Standard, D146).
     """
     for _ in range(2):
         text = unicodedata.normalize("NFKD", text).casefold()
@@ -92,7 +92,7 @@ def fold(text: str) -> str:
 
 
 def _name(text: str, length: int, reply: str) -> str:
-    # A long text is refused before NFC, which takes the square of a run of combining marks in time.
+    # A long text is refused before NFC, which takes quadratic time for a run of combining marks.
     name = unicodedata.normalize("NFC", text) if len(text) <= DECOMPOSED * length else ""
     if not 0 < len(name) <= length or not _is_visible(name) or _has_loose_marks(name):
         raise InvalidName(reply)
@@ -104,7 +104,7 @@ def _is_visible(name: str) -> bool:
 
 
 def _has_loose_marks(name: str) -> bool:
-    """It begins with a combining mark, or has more than two in a row.
+    """Whether it begins with a combining mark, or has more than two in a row.
 
     A row may have three different ones in scripts whose syllables need them (Moht Moht, Dolma).
     Spacing marks (Mc) do not count in a row: they stand beside a letter, not on it.
@@ -120,5 +120,5 @@ def _has_loose_marks(name: str) -> bool:
 
 
 def _is_like_syntax(character: str) -> bool:
-    """NFKC turns it into a colon, a slash or white space; only the slash itself may stay."""
+    """Whether NFKC turns it into a colon, a slash or white space; a plain slash is allowed."""
     return character != "/" and bool(_SYNTAX.search(unicodedata.normalize("NFKC", character)))

@@ -6,10 +6,10 @@
 | connection id | `room_{room}`        | username, joined_at, expires_at | a member of the room      |
 | `rooms`       | `open_{room}`        | members, expires_at             | the directory of rooms    |
 | `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname   |
-| `accounts`    | `account_{sub}`      | connection_id, expires_at       | its last connection       |
+| `accounts`    | `account_{sub}`      | connection_id, expires_at       | an account's connection   |
 
-A sixth kind, for the fan-out of large rooms, is in `slices.py`. With sign-in, a connection has an
-account, whose row stays when the connection closes.
+A sixth kind, for the fan-out of large rooms, is in `slices.py`. Only a chat with sign-in has
+accounts; the row of one stays when its connection closes.
 
 The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
 By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
@@ -41,8 +41,8 @@ class Account(NamedTuple):
 class Connection:
     """A connection as stored in the table: `username` is empty until it has a nickname.
 
-    `account` is the id of the account that signed in, empty in a chat without sign-in. If it was
-    read as a member of a room, it has no `expires_at` and no account: posts and removals need none.
+    `account` is the id of the account that signed in, empty in a chat without sign-in. One that was
+    read as a member of a room lacks `expires_at` and `account`: posts and removals need neither.
     """
 
     id: str

@@ -104,9 +104,10 @@ class Storage:
         its place in the same transaction, so of any that race, one is left. The directory counts
         the older one out of its room.
 
-        1 transaction for an account that has not connected for 2 hours; otherwise 1 read and 1
-        transaction more, and 1 or 2 writes for a room. Raises `NicknameTaken` if another account
-        holds the nickname, or `StaleRecord`; then nothing has changed.
+        1 transaction for an account that has not connected for 2 hours; otherwise 1 transaction
+        more, 1 read (2 if the older one has closed), and 1 or 2 writes for a room. Raises
+        `NicknameTaken` if another account holds the nickname, or `StaleRecord`; then nothing has
+        changed.
         """
         new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
         older = self._arrivals.open(new, int(self._clock()))
@@ -129,8 +130,9 @@ class Storage:
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, and its room has one member less.
 
-        Only the one caller that removed it gets the connection as it was; any other gets None. An
-        expired one, which nobody sees any more, is None too. 1 read, then as `delete_connections`.
+        Only the caller that removed it gets the connection as it was; any other gets None. So does
+        the caller that removed an expired one, which nobody sees any more. 1 read, then as
+        `delete_connections`.
         """
         for pause in pauses():
             found = self._read(connection_id)

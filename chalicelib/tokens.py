@@ -1,6 +1,6 @@
 """Verifies tokens: JSON Web Tokens of one OpenID Connect issuer, for one client.
 
-RFC 8725 (JSON Web Token Best Current Practices) says why each of the checks is needed.
+RFC 8725 (JSON Web Token Best Current Practices) gives the reasons for the checks.
 """
 
 import json
@@ -19,7 +19,7 @@ from chalicelib.rows import Account
 
 ALGORITHMS = ["RS256", "ES256"]
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519, RFC 9068; not "logout+jwt"
-USES = ("id", "access")  # of Cognito's tokens; a refresh token is none
+USES = ("id", "access")  # `token_use` of Cognito's tokens
 LEEWAY_SECONDS = 60  # for clocks that disagree
 MOST_CHARACTERS = 8_192
 SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2: ASCII characters of `sub`
@@ -51,7 +51,7 @@ class Tokens:
     def account(self, token: str) -> Account:
         """The account of a valid token. Raises `InvalidToken`, and logs an issuer's failure.
 
-        Costs no request, but for the issuer's keys: see `Issuer.key`.
+        Costs no request, except for the issuer's keys: see `Issuer.key`.
         """
         header, claims = _parse(token)
         key = self._key(header)
@@ -111,7 +111,7 @@ class Tokens:
 
 
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims, which may be anybody's yet."""
+    """The header and the claims, not verified yet."""
     _require("size", len(token) <= MOST_CHARACTERS)
     parts = _JWS.fullmatch(token)
     if parts is None:

@@ -27,7 +27,7 @@ class NicknameTaken(Exception):
     """Another connection, `holder`, has claimed the nickname."""
 
     def __init__(self, holder: str, *, is_new: bool = False) -> None:
-        """`is_new` says that its handshake may not be complete: API Gateway takes it for gone."""
+        """`is_new`: its handshake may be under way, when API Gateway says that it is gone."""
         super().__init__(holder)
         self.holder = holder
         self.is_new = is_new
@@ -114,9 +114,9 @@ class Transactions:
         return self._take(connection.claim_row, now, holder or connection.id)
 
     def take_account(self, connection: Connection, now: int, holder: str) -> Item:
-        """Make it the last connection of its account, if that is `holder`, expired or none.
+        """Make it its account's last connection, if that was `holder`, has expired or is missing.
 
-        `Refused` has the last connection.
+        `Refused` has the current one.
         """
         return self._take(connection.account_row, now, holder)
 

@@ -36,7 +36,7 @@ def address(arguments: argparse.Namespace) -> str:
 
 
 def page_address(arguments: argparse.Namespace) -> str | None:
-    """Of the web page of the chat whose address was asked for; None if it has none."""
+    """The address of that chat's web page; None if it has none, or was named by its address."""
     with suppress(NoOutput):
         if arguments.stack:
             return output_of(arguments.stack, PAGE)

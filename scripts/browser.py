@@ -59,7 +59,7 @@ def main() -> int:
             return 0
     print(
         *(printed[-1_000:] for printed in failures),
-        "The tests of web pages need Chrome or Chromium. Install it, on Debian with: "
+        "The tests of web pages need Chrome or Chromium. Install one, on Debian with: "
         "apt-get install chromium",
         sep="\n",
         file=sys.stderr,

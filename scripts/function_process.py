@@ -25,9 +25,9 @@ def on_this_machine(url: str) -> str:
 
 
 def redirect_posts() -> None:
-    """Sends the function's posts to the emulator. To be called before the function is imported.
+    """Sends the function's posts to the emulator; to be called before the function is imported.
 
-    boto3 ignores the variable if an address is passed, and Chalice passes one.
+    boto3 ignores the variable if it is given an address, and Chalice gives it one.
     """
     if ENDPOINT in os.environ:
         os.environ[ENDPOINT] = on_this_machine(os.environ[ENDPOINT])
@@ -46,7 +46,7 @@ def redirect_posts() -> None:
 
 
 def redirect_issuers() -> None:
-    """Sends the requests for the keys of user pools to the emulator; all others stay as they are."""
+    """Sends requests to user pools to the emulator; all others stay as they are."""
     connect = HTTPSConnection.connect
 
     def connect_here(connection: HTTPSConnection) -> None:

@@ -1,7 +1,8 @@
 """Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
 
 A browser sends requests to this machine for any page that it shows. It names the page's origin,
-except in a `GET` to the page's own host, whose name gives the page away.
+except in a `GET` whose answer the page cannot read, or that goes to the page's own host, whose name
+gives the page away.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ministack.core import iam_evaluator, responses, router, sigv4
 NAMES = ("127.0.0.1", "localhost")
 HEALTH = "/_ministack/health"  # `emulator.py` asks for it
 POOL_KEYS = re.compile(r"/[a-z]+-[a-z]+-\d_\w+/\.well-known/(openid-configuration|jwks\.json)")
-SIGN_IN = "/oauth2/authorize"  # Cognito's page, which makes nothing yet
+SIGN_IN = "/oauth2/authorize"  # Cognito's page, which changes nothing
 SIGN_IN_POSTS = ("/login", "/oauth2/token")
 
 Scope = dict[str, Any]
@@ -31,8 +32,8 @@ class Gate:
     """Passes on only the requests of this machine's programs and of the emulator's own pages.
 
     Both must address the emulator by its own name. Unsigned requests reach only the health check,
-    the public keys of user pools, the sign-in of own pages, and API Gateway's routes, which have
-    authorization of their own.
+    the public keys and the login of user pools, and API Gateway's routes, which have authorization
+    of their own.
     """
 
     def __init__(self, app: App, port: int) -> None:
@@ -58,7 +59,7 @@ class Gate:
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return f"This emulator answers at http://{self._hosts[0]} only, not under other names."
         if not set(values(scope, b"origin")) <= set(self._origins):
-            return "Of web pages, this emulator answers only its own."
+            return "This emulator answers no web pages but its own."
         return None
 
     async def _pass_if_signed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +86,7 @@ def without_default_port(host: str) -> str:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether the request needs no signature. Browsers name the origin of every form and fetch."""
+    """Whether the request needs no signature. Browsers name the origin of every `POST`."""
     method, path = scope["method"], scope["path"]
     if method == "GET" and (path in (HEALTH, SIGN_IN) or POOL_KEYS.fullmatch(path)):
         return True

@@ -73,7 +73,7 @@ def apply(output: TextIO) -> None:
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
-    # It served a user pool's keys at another address than AWS ("Verifying JSON web tokens").
+    # It gave the keys of user pools another address than AWS does ("Verifying JSON web tokens").
     app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
 
     # It served `@connections` at its own address only, but functions post to AWS's address.
@@ -93,7 +93,7 @@ def apply(output: TextIO) -> None:
 
 
 async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
-    """The answer of Cognito; the discovery document of a user pool has the address as on AWS."""
+    """The answer of Cognito; a pool's discovery document has the address of its keys on AWS."""
     answer = await original(method, path, *arguments)
     if answer is None or not path.endswith("/openid-configuration"):
         return answer

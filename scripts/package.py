@@ -43,10 +43,11 @@ def packaging(project: Path) -> Iterator[Sequence[str]]:
 
 @contextmanager
 def requirements_kept(project: Path) -> Iterator[None]:
-    """Spares Chalice from installing the requirements again whenever only the code has changed.
+    """Spares Chalice from installing the requirements again when only the code has changed.
 
-    It finds the package that it would make, by the name that it would give it: the one kept with
-    these requirements, into which its own `inject_latest_app` has put the code.
+    Chalice reuses a package that has the name of the one it is about to make. So this copies the
+    package kept for these requirements to that name, after Chalice's own `inject_latest_app` has
+    put the code into it.
     """
     compileall.compile_dir(project / "chalicelib", quiet=2)  # the name depends on these files too
     osutils = OSUtils()

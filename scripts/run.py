@@ -18,7 +18,7 @@ from scripts.emulator import BIN, Emulator, Failure, require_free_port
 from scripts.processes import STOPPING
 from scripts.user_pool import UserPool
 
-PEOPLE = ("John", "Jenny")  # who may sign in
+PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 
 HAS_TERMINAL = os.isatty(0)
 
@@ -45,7 +45,7 @@ class Steps:
 
 
 def run(port: int) -> None:
-    """Starts the emulator, deploys the chat, shows the functions' output until it is stopped."""
+    """Starts the emulator, deploys the chat, and shows the functions' output until stopped."""
     require_free_port(port)
     steps = Steps()
     with Emulator(

@@ -2,7 +2,7 @@
 
 Most of Chalice's package is botocore's data on services that the chat does not call. Its Python
 files would be compiled at every cold start, since Lambda's file system is read-only. Without that
-data and with compiled files, the package is a sixth as large, and `import app` takes a third of
+data and with compiled files, the package is a seventh as large, and `import app` takes a third of
 the CPU.
 """
 
@@ -30,7 +30,7 @@ def slim(out: Path, kept: Path) -> None:
 
     The authorizer gets a package of its own, the only one with the library for tokens. The same
     package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
-    time, since they take most of the time and seldom change.
+    call: they take most of the time, and seldom change.
     """
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
@@ -53,14 +53,14 @@ def slim(out: Path, kept: Path) -> None:
 
 
 def digest(entries: Sequence[zipfile.ZipInfo]) -> str:
-    """Differs where rewriting the entries would give other bytes."""
+    """A hash that differs if rewriting the entries would give other bytes."""
     contents = [(entry.filename, entry.CRC) for entry in entries]
     rewriting = (Path(__file__).read_text(), sys.implementation.cache_tag)
     return hashlib.sha256(repr((sorted(contents), rewriting)).encode()).hexdigest()[:32]
 
 
 def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archive: Path) -> None:
-    """Adds files of a package to an archive, and the compiled ones.
+    """Adds files of a package to an archive, with their compiled versions.
 
     They have no timestamps, so that unchanged code is not deployed again.
     """

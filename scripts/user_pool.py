@@ -48,17 +48,17 @@ class UserPool:
         )
 
     def allow_page(self, address: str, *options: str) -> None:
-        """Lets the page at this address sign people in, with other options of the client."""
+        """Lets the page at this address sign people in; `options` are more of the client's."""
         self._cognito(
             *("update-user-pool-client", *self._pool, "--client-id", self.client, *FLOWS),
-            # As JSON, since the AWS CLI takes a bare URL for the file with the value.
+            # As JSON, since the AWS CLI would load a bare URL to get the value.
             *("--supported-identity-providers", "COGNITO", "--callback-urls", f'["{address}"]'),
             *("--allowed-o-auth-flows", "code", "--allowed-o-auth-scopes", "openid", "profile"),
             *("--allowed-o-auth-flows-user-pool-client", *options),
         )
 
     def token(self, name: str, *, kind: str = "IdToken", client: str | None = None) -> str:
-        """What a page gets when somebody signs in."""
+        """A token such as a page gets when somebody signs in."""
         return self._cognito(
             *("admin-initiate-auth", *self._pool, "--client-id", client or self.client),
             *("--auth-flow", "ADMIN_USER_PASSWORD_AUTH"),

@@ -1,4 +1,4 @@
-"""An OpenID Connect issuer over HTTPS: it signs tokens, right and wrong ones, and serves its keys."""
+"""An OpenID Connect issuer over HTTPS: it signs valid and other tokens, and serves its keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def authority() -> trustme.CA:
 
 
 class Issuer:
-    """A server at `url`, whose pages a test may replace; it remembers the paths it was asked for."""
+    """A server at `url`. A test may replace its `pages`; `asked` has the paths of all requests."""
 
     def __init__(self, directory: Path) -> None:
         self.certificates = directory / "authority.pem"
@@ -77,7 +77,7 @@ class Issuer:
         self._server.server_close()
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Those of a valid token; a change to None removes a claim."""
+        """The claims of a valid token, with changes; a change to None removes a claim."""
         now = int(time.time())
         claims = {"iss": self.url, "aud": CLIENT, "sub": "account-1", "iat": now, "exp": now + 600}
         claims |= {"preferred_username": "John", **changes}
@@ -90,7 +90,7 @@ class Issuer:
         header: dict[str, Any] | None = None,
         **changes: Any,
     ) -> str:
-        """A valid token, but for the changes of its claims."""
+        """A token that is valid unless the arguments make it invalid."""
         headers = {"kid": "rsa"} | (header or {})
         return jwt.encode(self.claims(**changes), key or rsa_key(), alg, headers)
 

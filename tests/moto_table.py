@@ -37,9 +37,9 @@ def table() -> Any:
 
 
 def answer_without_http(model: Any, params: Any, **_: Any) -> Any:
-    """moto's answer; or None if it is an error, which boto3 then gets over HTTP.
+    """moto's answer, or None for an error, which boto3 then gets over HTTP.
 
-    boto3's and moto's HTTP take most of the time of a request.
+    HTTP, in boto3 and in moto, takes most of the time of a request.
     """
     handler = DynamoHandler()
     handler.current_account, handler.region = DEFAULT_ACCOUNT_ID, REGION

@@ -1,4 +1,4 @@
-"""The page as it is served: its headers, its size, and that it needs nothing else."""
+"""The page as it is served: its headers and its size, and that it loads nothing else."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ says_nothing: Answer = lambda request: answer(request, {})  # noqa: E731
 
 
 def test_the_page_loads_no_library_for_tokens_and_the_app_nothing_for_sign_in() -> None:
-    """Of the modules that the authorizer needs, and of those that the page needs to sign people in."""
+    """A cold start without sign-in pays for none of its modules."""
     code = (
         "import sys, app; loaded = {'jwt', 'cryptography', 'chalicelib.issuer'} & {*sys.modules};"
         "import chalicelib.issuer;"

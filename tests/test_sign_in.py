@@ -114,7 +114,7 @@ def test_an_account_whose_nickname_looks_like_anothers_is_refused(
 def test_a_vanished_holder_gives_way_once_its_handshake_must_be_over(
     chat: Chat, jenny: Person
 ) -> None:
-    """API Gateway says of a connection in its handshake that it is gone."""
+    """During a handshake, API Gateway says that the connection is gone."""
     john = chat.signs_in("a", "Johnny", "chalice")
     john.vanishes()
     assert chat.refuses("b", "Johnny")

@@ -260,7 +260,7 @@ BAD: dict[str, tuple[Make, str]] = {
 def test_a_bad_token_is_refused(
     issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """By a log line that names the check, and nothing of the token; no traceback, no new address."""
+    """The log names the check and nothing of the token. No address in the token is fetched."""
     caplog.set_level(logging.INFO)
     make, check = BAD[name]
     token = make(issuer)
@@ -279,7 +279,7 @@ def test_a_bad_token_is_refused(
 
 
 def test_without_a_token_nobody_connects(authorizer: Authorizer) -> None:
-    """API Gateway refuses such a handshake by itself; this is in case it asks."""
+    """Just in case: API Gateway refuses such a handshake by itself."""
     for query in (event(None), event(None) | {"queryStringParameters": None}):
         assert effect(authorizer.authorize(query)) == "Deny"
 
@@ -306,7 +306,7 @@ def test_an_unsuitable_key_is_refused(
 
 
 def drips(request: BaseHTTPRequestHandler) -> None:
-    """Endlessly, each part well within the timeout."""
+    """Answers endlessly, each part well within the timeout."""
     request.send_response(200)
     request.end_headers()
     while True:

@@ -30,7 +30,7 @@ def chat_page() -> Response:
     to the issuer's token endpoint as well.
 
     Raises `RuntimeError` if the environment does not name the chat's address. Reads the file once.
-    With sign-in, see `Endpoints.find` for the cost; if the issuer fails, the page says so.
+    With sign-in, `Endpoints.find` has the cost; if the issuer fails, the page says so.
     """
     chat = re.sub("^http", "ws", posts_endpoint())  # one stage takes connections and posts
     sign_in = _sign_in()
@@ -43,7 +43,7 @@ def chat_page() -> Response:
 
 
 def _sign_in() -> dict[str, str]:
-    """What the page needs to sign people in, or the problem; nothing in a chat without sign-in."""
+    """The data with which the page signs people in, or the problem; none without sign-in."""
     issuer, client = (os.environ.get(name) for name in ("SIGN_IN_ISSUER", "SIGN_IN_CLIENT"))
     if not issuer:
         return {}
@@ -69,7 +69,7 @@ def _sign_in() -> dict[str, str]:
 
 @cache
 def _endpoints(issuer: str) -> Endpoints:
-    from chalicelib.issuer import Endpoints  # the other functions need nothing of it
+    from chalicelib.issuer import Endpoints  # here, since other functions do not need it
 
     # On the emulator, neither the chat nor its issuer has TLS.
     return Endpoints(issuer, {"https", urlsplit(posts_endpoint()).scheme})
@@ -102,6 +102,6 @@ def _html() -> str:
 
 @cache
 def _hash(element: str) -> str:
-    """What CSP allows to run or to apply: the content of the page's one such element."""
+    """The source with which CSP allows the page's only such element, by its content."""
     (content,) = re.findall(f"<{element}>(.*?)</{element}>", _html(), re.DOTALL)
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, s
 from tests.e2e.actors import PATIENCE
 from tests.e2e.browser import executable
 
-# What the server sent and the page shows, without what only this page shows: its own commands.
+# The lines from the server, as the page shows them; its own commands are left out.
 LINES = """[...document.querySelectorAll("#log .line:not(.command)")].map((line) => {
     const name = line.querySelector("bdi");
     return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
@@ -42,7 +42,7 @@ class Tab:
         return self
 
     def enters(self, name: str, room: str = "") -> None:
-        """Presses Chat, and is let in."""
+        """Asks to enter, and is let in."""
         self.asks_for(name, room)
         welcome = f"Using nickname: {name}\nType /help for list of commands."
         self.sees(welcome, *([f'Joined chat room "{room}"'] if room else []))
@@ -77,11 +77,11 @@ class Tab:
         assert self.lines[-1:] == [line]
 
     def shows(self, pattern: str) -> None:
-        """Some text of the page is soon like this."""
+        """A text that matches the pattern is on the page soon."""
         self.page.get_by_text(re.compile(pattern)).first.wait_for(timeout=PATIENCE * 1000)
 
     def awaits(self, condition: Callable[[], bool]) -> None:
-        """Until the condition holds; whoever calls this asserts it."""
+        """Waits until the condition holds, but not for ever; the caller asserts it."""
         deadline = time.monotonic() + PATIENCE
         while not condition() and time.monotonic() < deadline:
             self.page.wait_for_timeout(50)
@@ -93,13 +93,13 @@ class Tab:
 
     @property
     def violations(self) -> list[str]:
-        """What the Content Security Policy forbade."""
+        """The attempts that the Content Security Policy has stopped."""
         violations: list[str] = self.page.evaluate("window.violations")
         return violations
 
 
 class Network:
-    """What is between a page and the chat: it can be cut without a word to either."""
+    """The network between a page and the chat, which can be cut without a word to either."""
 
     def __init__(self, tab: Tab) -> None:
         self.sent: list[str] = []  # by the page
@@ -139,7 +139,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def tabs(browser: Browser, url: str) -> Iterator[OpenTab]:
-    """Opens tabs, each as somebody with a browser of their own. No error must occur in them."""
+    """Opens tabs, each for somebody with a browser of their own. An error in one is a failure."""
     opened: list[Tab] = []
 
     def open_tab(**options: Any) -> Tab:

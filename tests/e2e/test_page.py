@@ -283,7 +283,7 @@ def test_on_a_phone_nothing_is_covered_or_wider_than_the_screen(open_tab: OpenTa
 
 
 def test_it_is_usable_at_twice_the_size(open_tab: OpenTab) -> None:
-    """A zoom of 200 % makes a window of 1280 by 720 as narrow as this."""
+    """A zoom of 200% makes a window of 1280 by 720 as narrow as this."""
     john = open_tab(viewport={"width": 640, "height": 360}, device_scale_factor=2).opens()
     john.enters("John", "chalice")
     john.says("Hi")
@@ -315,7 +315,7 @@ def bottom(locator: Locator) -> float:
 
 
 def test_many_lines_slow_nothing_down_and_old_ones_leave(open_tab: OpenTab) -> None:
-    """Six thousand lines, as come in six minutes in which a thousand come in each."""
+    """Six thousand lines: six minutes of a chat with a thousand a minute."""
     john = open_tab()
     server = fake_server(john)
     john.opens().enters("John", "chalice")
@@ -346,7 +346,7 @@ def test_long_lines_leave_sooner(open_tab: OpenTab) -> None:
 
 
 def fake_server(tab: Tab) -> list[WebSocketRoute]:
-    """Lets in whoever comes to the chat; sends what the test tells it to."""
+    """Lets John in; the test sends further lines over the sockets that this returns."""
     sockets: list[WebSocketRoute] = []
 
     def answer(socket: WebSocketRoute) -> None:
@@ -364,7 +364,7 @@ LETS_IN = {
 
 
 def metrics(tab: Tab) -> dict[str, float]:
-    """Of the browser, about the tab, without garbage."""
+    """The browser's metrics of a tab, after a garbage collection."""
     session = tab.context.new_cdp_session(tab.page)
     session.send("HeapProfiler.collectGarbage")
     session.send("Performance.enable")

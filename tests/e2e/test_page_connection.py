@@ -165,10 +165,9 @@ def test_a_text_that_the_server_refuses_is_shown_as_not_sent(
     assert john.page.locator(".failed").all_inner_texts() == ["Not sent\nHi"]
 
 
-def test_texts_above_the_pace_are_repeated_in_their_order(
+def test_texts_that_are_typed_faster_than_the_pace_arrive_in_order(
     open_tab: OpenTab, arrive: Callable[..., Person]
 ) -> None:
-    """A click is a frame, too: twenty at once are more than the server takes besides texts."""
     john = open_tab().opens()
     john.enters("John", "chalice")
     jenny = arrive("Jenny", "chalice")
@@ -181,7 +180,7 @@ def test_texts_above_the_pace_are_repeated_in_their_order(
     assert john.page.locator(".failed").count() == 0
 
 
-def test_whoever_leaves_with_unsent_texts_is_asked(john: Tab, network: Network) -> None:
+def test_leaving_with_unsent_texts_has_to_be_confirmed(john: Tab, network: Network) -> None:
     network.is_up = False
     john.page.evaluate("dispatchEvent(new Event('offline'))")
     john.says("Hi")
@@ -230,7 +229,7 @@ def test_a_redeployment_meanwhile(
 
 
 def test_lines_of_api_gateway_itself(john: Tab, network: Network) -> None:
-    """It sends these where a function fails, and where it has no time for a frame."""
+    """It sends these when a function fails, and when the stage throttles."""
     network.is_up = False
     john.says("Hi")
     john.awaits(lambda: network.sent[-1] == "Hi")

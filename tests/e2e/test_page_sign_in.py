@@ -72,7 +72,7 @@ def signed_in(tab: Tab, name: str, pool: UserPool) -> Tab:
 
 
 class Watch:
-    """What a tab requests."""
+    """A tab's handshakes with the chat, and its requests for tokens."""
 
     def __init__(self, tab: Tab) -> None:
         self.handshakes: list[str] = []
@@ -206,7 +206,7 @@ def test_a_refused_renewal_shows_a_button_and_keeps_what_was_typed(
     expect(john.page.get_by_label("Your message")).to_have_value("onehalf a\nhalf a")
 
 
-def test_whoever_connects_elsewhere_is_not_interrupted(
+def test_a_newer_connection_elsewhere_is_not_interrupted(
     john: Tab, watch: Watch, chat: str, pool: UserPool
 ) -> None:
     with Person(f"{chat}?token={pool.token('John')}") as elsewhere:
@@ -231,7 +231,7 @@ def test_whoever_connects_elsewhere_is_not_interrupted(
 
 @pytest.mark.parametrize("query", ["code=x&state=y", "error=access_denied&state=y"])
 def test_an_answer_that_this_tab_did_not_ask_for_is_ignored(open_tab: OpenTab, query: str) -> None:
-    """As in a link with which somebody would be signed in as somebody else."""
+    """As in a link that would sign somebody in as somebody else."""
     john = open_tab()
     watch = Watch(john)
     page = john.url

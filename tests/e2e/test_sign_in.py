@@ -1,4 +1,4 @@
-"""Signing in with the emulator's Cognito, at a chat that only knows its people."""
+"""Signing in with the emulator's Cognito, in a chat that lets nobody else in."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def decoded(token: str) -> dict[str, Any]:
 def test_an_expired_token_is_refused(
     chat: str, pool: UserPool, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signed by the emulator's own key, which a test may use like the pool."""
+    """Signed with the pool's own key, which the emulator keeps in a file."""
     directory = cloud.emulator.directory / "tmp" / "state" / "cognito-pool-keys"
     key = (directory / f"{pool.id}-id.pem").read_bytes()
     token = pool.token("John")
@@ -247,7 +247,7 @@ def test_sign_in_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(
     cloud: Cloud, browser: Browser
 ) -> None:
-    """In sh, with the deployment in the middle left to the emulator, and wsdump to a Person."""
+    """They run in sh, but `Emulator` deploys instead of `make`, and a `Person` replaces wsdump."""
     text = (ROOT / "docs" / "sign-in.md").read_text()
     create, deploy_it, use, allow_page = (
         block
