@@ -1,30 +1,73 @@
-"""AWS: the clients' configuration, the address for posts, an invocation's deadline."""
+"""AWS: the session and its clients, the address for posts, an invocation's deadline.
 
+botocore is imported at its first use, so functions that need no AWS service start without it.
+"""
+
+import gc
 import math
 import os
 import ssl
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.httpsession import get_cert_path
+from chalicelib.table import Table
 
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
 # function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
-# A call takes at most 4 attempts of 4 s and 7 s of back-off. It fits, with room for the answer,
-# into the 29 s that API Gateway waits for an integration.
-CLIENT_CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=3,
-    retries={"mode": "standard", "total_max_attempts": 4},
-)
+# By default, the garbage collector searches all that has been imported each time 700 objects are
+# new: a fifth of a cold start's CPU, for nothing.
+gc.set_threshold(50_000)
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
+
+
+class Session:
+    """The part of boto3's `Session` that Chalice and this app use, over botocore alone.
+
+    boto3 imports far more, such as transfers to S3 and multiprocessing. All instances share one
+    botocore session, which is created at the first use.
+    """
+
+    @property
+    def region_name(self) -> Any:
+        return self._session.get_config_variable("region")
+
+    def get_credentials(self) -> Any:
+        return self._session.get_credentials()
+
+    def client(self, service: str, **options: Any) -> Any:
+        return self._session.create_client(service, **options)
+
+    @property
+    def _session(self) -> Any:
+        return _botocore_session()
+
+
+@cache
+def _botocore_session() -> Any:
+    from botocore.session import get_session
+
+    return get_session()
+
+
+@cache
+def client_config() -> Any:
+    """A call takes at most 4 attempts of 4 s and 7 s of back-off.
+
+    It fits, with room for the answer, into the 29 s that API Gateway waits for an integration.
+    """
+    from botocore.config import Config
+
+    return Config(
+        connect_timeout=1,
+        read_timeout=3,
+        retries={"mode": "standard", "total_max_attempts": 4},
+    )
 
 
 def required(variable: str, purpose: str) -> str:
@@ -38,10 +81,10 @@ def required(variable: str, purpose: str) -> str:
     return value
 
 
-def open_table() -> Any:
-    """The boto3 `Table` that the environment variable TABLE names; no request is made."""
+def open_table() -> Table:
+    """The table that the environment variable TABLE names; no request is made."""
     name = required("TABLE", "the DynamoDB table")
-    return boto3.resource("dynamodb", config=CLIENT_CONFIG).Table(name)
+    return Table(name, Session().client("dynamodb", config=client_config()))
 
 
 def posts_endpoint() -> str:
@@ -59,6 +102,8 @@ def tls_context(session: Any) -> ssl.SSLContext:
     These come from AWS_CA_BUNDLE or `ca_bundle` of the configuration, REQUESTS_CA_BUNDLE, or
     botocore itself. Takes 20 ms of CPU. Raises `OSError` if the file cannot be read.
     """
+    from botocore.httpsession import get_cert_path
+
     chosen = session._session.get_config_variable("ca_bundle")
     if chosen is None:
         chosen = os.environ.get("REQUESTS_CA_BUNDLE", True)

@@ -221,7 +221,7 @@ class Sender:
         return self._client("lambda")
 
     def _client(self, service: str, **options: Any) -> Any:
-        return self._session.client(service, config=aws.CLIENT_CONFIG, **options)
+        return self._session.client(service, config=aws.client_config(), **options)
 
     @property
     def _session(self) -> Any:

@@ -8,16 +8,19 @@ the CPU.
 
 from __future__ import annotations
 
-import compileall
+import gzip
 import json
 import py_compile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Any
 
 # Services that the functions call; botocore's data on all others is left out.
 SERVICES = ("apigatewaymanagementapi", "dynamodb", "lambda")
+ENDPOINTS = {"dynamodb", "execute-api", "lambda"}  # their names in endpoints.json
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
@@ -34,15 +37,48 @@ def slim(out: Path) -> None:
         files = Path(directory)
         with zipfile.ZipFile(out / "deployment.zip") as package:
             package.extractall(files, [name for name in package.namelist() if is_needed(name)])
-        compileall.compile_dir(
-            files,
-            ddir=LAMBDA_TASK_ROOT,
-            quiet=2,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
+        cut_data(files / "botocore" / "data")
+        for file in files.rglob("*.py"):
+            compile_without_docstrings(file, str(file.relative_to(files)))
         write(out / "authorizer.zip", files, lambda name: True)
         write(out / "deployment.zip", files, lambda name: not name.lower().startswith(FOR_TOKENS))
     (out / "sam.json").write_text(json.dumps(template, indent=2))
+
+
+def cut_data(data: Path) -> None:
+    """Leaves out the regions of other services, and the documentation of all operations."""
+    endpoints = json.loads((data / "endpoints.json").read_text())
+    for partition in endpoints["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in ENDPOINTS & services.keys()}
+    (data / "endpoints.json").write_text(json.dumps(endpoints, sort_keys=True))
+    for model in data.rglob("service-2.json.gz"):
+        content = json.dumps(undocumented(json.loads(gzip.decompress(model.read_bytes()))))
+        model.write_bytes(gzip.compress(content.encode(), mtime=0))
+
+
+def undocumented(model: Any) -> Any:
+    if isinstance(model, list):
+        return [undocumented(each) for each in model]
+    if not isinstance(model, dict):
+        return model
+    return {
+        name: undocumented(value)
+        for name, value in model.items()
+        if name != "documentation" or not isinstance(value, str)
+    }
+
+
+def compile_without_docstrings(file: Path, name: str) -> None:
+    """Into the file that Python loads, whatever its options. Files for Python 2 are left alone."""
+    py_compile.compile(
+        str(file),
+        cfile=cache_from_source(str(file)),
+        dfile=f"{LAMBDA_TASK_ROOT}/{name}",
+        optimize=2,
+        quiet=2,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
 
 
 def write(archive: Path, files: Path, is_part: Callable[[str], bool]) -> None:
