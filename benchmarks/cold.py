@@ -27,8 +27,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import botocore
-
 from benchmarks import REGION, tls_context
 from benchmarks.bench import DELAY, ROOT, Target, certificates, describe_machine
 from scripts.package import BIN, packaging
@@ -86,7 +84,6 @@ class Servers(NamedTuple):
             "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_SESSION_TOKEN": "t" * 900,
-            "AWS_CA_BUNDLE": str(self.authority),
             "AWS_ENDPOINT_URL_DYNAMODB": f"https://127.0.0.1:{self.table}",
             "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI": self.address,
             "TABLE": "ChaliceChat",
@@ -261,10 +258,6 @@ def servers() -> Iterator[Servers]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         authority, certificate = certificates(directory)
-        # As long as botocore's own list, which takes its time to load.
-        bundle = directory / "bundle.pem"
-        own = Path(botocore.__file__).with_name("cacert.pem").read_text()
-        bundle.write_text(own + authority.read_text())
         ports = []
         for api, delay in (("connections", DELAY), ("table", TABLE_DELAY)):
             command = [sys.executable, "-m", "benchmarks.server", api, "--delay", str(delay)]
@@ -278,24 +271,29 @@ def servers() -> Iterator[Servers]:
             stack.callback(process.terminate)
             assert process.stdout
             ports.append(int(process.stdout.readline()))
-        yield Servers(ports[0], ports[1], bundle)
+        yield Servers(ports[0], ports[1], authority)
 
 
 @contextmanager
-def unpacked(packages: dict[str, Path]) -> Iterator[dict[str, Path]]:
-    """Directories to which nobody writes compiled files: `bootstrap.py` is started with -B."""
+def unpacked(packages: dict[str, Path], authority: Path) -> Iterator[dict[str, Path]]:
+    """Directories to which nobody writes compiled files: `bootstrap.py` is started with -B.
+
+    The servers' authority is added to those that come with botocore.
+    """
     with tempfile.TemporaryDirectory() as name:
         directories = {package: Path(name) / package for package in packages}
         for package, archive in packages.items():
             with zipfile.ZipFile(archive) as content:
                 content.extractall(directories[package])
+            with open(directories[package] / "botocore" / "cacert.pem", "a") as bundle:
+                bundle.write(authority.read_text())
         yield directories
 
 
 def measure(packages: dict[str, Path], repeat: int) -> Runs:
     """The packages take turns; the tutorial's 1,000 members, which take 30 s, have one."""
     runs: Runs = {}
-    with servers() as where, unpacked(packages) as directories:
+    with servers() as where, unpacked(packages, where.authority) as directories:
         for turn in range(repeat):
             for cpu in CPUS:
                 for members in MEMBERS:
@@ -403,7 +401,7 @@ def print_targets(runs: Runs, has_before: bool) -> bool:
 
 def print_imports(package: Path) -> None:
     """The modules that take more than 5 ms, with those they import."""
-    with servers() as where, unpacked({"app": package}) as directories:
+    with servers() as where, unpacked({"app": package}, where.authority) as directories:
         printed = subprocess.run(
             [
                 sys.executable,

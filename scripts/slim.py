@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import py_compile
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from typing import Any
 # Services that the functions call; botocore's data on all others is left out.
 SERVICES = ("apigatewaymanagementapi", "dynamodb", "lambda")
 ENDPOINTS = {"dynamodb", "execute-api", "lambda"}  # their names in endpoints.json
+# AWS's certificates are of Amazon Trust Services, whose roots these are (amazontrust.com:
+# "Repository"), or were of DigiCert. Each connection loads the list anew.
+AUTHORITIES = ("Amazon", "Starfield", "DigiCert")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
@@ -38,6 +42,7 @@ def slim(out: Path) -> None:
         with zipfile.ZipFile(out / "deployment.zip") as package:
             package.extractall(files, [name for name in package.namelist() if is_needed(name)])
         cut_data(files / "botocore" / "data")
+        cut_authorities(files / "botocore" / "cacert.pem")
         for file in files.rglob("*.py"):
             compile_without_docstrings(file, str(file.relative_to(files)))
         write(out / "authorizer.zip", files, lambda name: True)
@@ -55,6 +60,13 @@ def cut_data(data: Path) -> None:
     for model in data.rglob("service-2.json.gz"):
         content = json.dumps(undocumented(json.loads(gzip.decompress(model.read_bytes()))))
         model.write_bytes(gzip.compress(content.encode(), mtime=0))
+
+
+def cut_authorities(bundle: Path) -> None:
+    """Leaves out the authorities that issue no certificates of AWS."""
+    certificates = re.split("(?=^# Issuer: )", bundle.read_text(), flags=re.MULTILINE)
+    organisation = re.compile(f"^# Issuer: .*O=({'|'.join(AUTHORITIES)})")
+    bundle.write_text("".join(filter(organisation.match, certificates)))
 
 
 def undocumented(model: Any) -> Any:

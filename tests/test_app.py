@@ -218,6 +218,16 @@ def test_only_the_authorizer_loads_the_library_for_tokens() -> None:
         assert len(output.split()) == loaded
 
 
+def test_only_functions_with_a_table_load_the_client_for_it() -> None:
+    environment = {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "any"}
+    environment |= {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": os.devnull}
+    load = "import sys, app; print(*{'boto3', 'botocore.client'} & {*sys.modules})"
+    for settings, loaded in (({}, ""), ({"TABLE": "any"}, "botocore.client")):
+        command = [sys.executable, "-c", load]
+        output = subprocess.check_output(command, env=environment | settings, text=True)
+        assert output.strip() == loaded
+
+
 AUTHORIZED = {"account": "account-1", "nickname": "John", "principalId": "account-1"}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -652,6 +653,26 @@ def test_the_package_has_only_the_services_that_the_functions_call(package: Path
         assert (package / module).exists()
     size = sum(path.stat().st_size for path in package.rglob("*") if path.is_file())
     assert size < 15_000_000
+
+
+def test_the_package_knows_the_regions_and_authorities_of_aws(package: Path) -> None:
+    use = (
+        "from chalicelib import Session; client = Session().client;"
+        "[print(client('dynamodb', region_name=name).meta.endpoint_url)"
+        " for name in ('eu-west-1', 'cn-north-1', 'us-gov-west-1', 'xx-future-1')]"
+    )
+    assert run_in(package, use) == [
+        "https://dynamodb.eu-west-1.amazonaws.com",
+        "https://dynamodb.cn-north-1.amazonaws.com.cn",
+        "https://dynamodb.us-gov-west-1.amazonaws.com",
+        "https://dynamodb.xx-future-1.amazonaws.com",
+    ]
+    context = ssl.create_default_context(cafile=package / "botocore" / "cacert.pem")
+    names = {str(each["subject"]) for each in context.get_ca_certs()}
+    roots = [f"Amazon Root CA {n}" for n in (1, 2, 3, 4)] + ["Starfield Services Root"]
+    for root in roots:
+        assert any(root in name for name in names), root
+    assert len(names) < 20
 
 
 def test_only_the_authorizers_package_has_the_library_for_tokens(
