@@ -1,7 +1,4 @@
-"""AWS: the session and its clients, the address for posts, an invocation's deadline.
-
-botocore is imported at its first use, so functions that need no AWS service start without it.
-"""
+"""AWS: the session and its clients, the address for posts, an invocation's deadline."""
 
 import gc
 import math
@@ -10,10 +7,14 @@ import ssl
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from chalicelib.table import Table
+import botocore
+from botocore.exceptions import NoRegionError
+
+from chalicelib.table import Client, Table
 
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
 # function, since an event's domain name may be a custom domain, which does not accept posts.
@@ -26,41 +27,47 @@ gc.set_threshold(50_000)
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
 
 
-class Session:
-    """The part of boto3's `Session` that Chalice and this app use, over botocore alone.
+class Credentials(NamedTuple):
+    """Those that Lambda sets in the environment, which stay the same for its life."""
 
-    boto3 imports far more, such as transfers to S3 and multiprocessing. All instances share one
-    botocore session, which is created at the first use.
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def get_frozen_credentials(self) -> "Credentials":
+        return self
+
+
+class Session:
+    """The part of boto3's `Session` that Chalice and this app use.
+
+    boto3 is imported only where the environment does not say all, as Lambda's does, or for a
+    client: importing it takes longer than to post to a thousand people.
     """
 
     @property
     def region_name(self) -> Any:
-        return self._session.get_config_variable("region")
+        return os.environ.get("AWS_DEFAULT_REGION") or self._session.region_name
 
     def get_credentials(self) -> Any:
-        return self._session.get_credentials()
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        key, secret, token = (os.environ.get(name) for name in names)
+        return (
+            Credentials(key, secret, token) if key and secret else self._session.get_credentials()
+        )
 
     def client(self, service: str, **options: Any) -> Any:
-        return self._session.create_client(service, **options)
+        return self._session.client(service, **options)
 
-    @property
+    @cached_property
     def _session(self) -> Any:
-        return _botocore_session()
+        from boto3.session import Session
+
+        return Session()
 
 
-@cache
-def _botocore_session() -> Any:
-    from botocore.session import get_session
-
-    return get_session()
-
-
-@cache
 def client_config() -> Any:
-    """A call takes at most 4 attempts of 4 s and 7 s of back-off.
-
-    It fits, with room for the answer, into the 29 s that API Gateway waits for an integration.
-    """
+    """A call takes at most 4 attempts of 4 s and 7 s of back-off, as one of `table.py`."""
     from botocore.config import Config
 
     return Config(
@@ -83,8 +90,25 @@ def required(variable: str, purpose: str) -> str:
 
 def open_table() -> Table:
     """The table that the environment variable TABLE names; no request is made."""
-    name = required("TABLE", "the DynamoDB table")
-    return Table(name, Session().client("dynamodb", config=client_config()))
+    return Table(required("TABLE", "the DynamoDB table"), dynamodb(Session()))
+
+
+def dynamodb(session: Any) -> Any:
+    """The client for the table, at the address that boto3 would use.
+
+    Not supported: dual-stack and FIPS endpoints. Raises `NoRegionError`.
+    """
+    region = session.region_name
+    if region is None:
+        raise NoRegionError()
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = (
+        os.environ.get("AWS_ENDPOINT_URL_DYNAMODB")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or f"https://dynamodb.{region}.{suffix}"
+    )
+    tls = tls_context() if url.startswith("https:") else None
+    return Client(url, region, session.get_credentials(), tls)
 
 
 def posts_endpoint() -> str:
@@ -96,18 +120,19 @@ def lambda_context(event: Any) -> Any:
     return getattr(event, "lambda_context", event.context)
 
 
-def tls_context(session: Any) -> ssl.SSLContext:
-    """A context with the authorities that a boto3 session's clients trust; it checks host names.
+def tls_context() -> ssl.SSLContext:
+    """A context for AWS's servers, which checks host names.
 
-    These come from AWS_CA_BUNDLE or `ca_bundle` of the configuration, REQUESTS_CA_BUNDLE, or
-    botocore itself. Takes 20 ms of CPU. Raises `OSError` if the file cannot be read.
+    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, or those
+    that come with botocore. Raises `OSError` if the file cannot be read.
     """
-    from botocore.httpsession import get_cert_path
+    chosen = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    return _trusting(chosen or str(Path(botocore.__file__).with_name("cacert.pem")))
 
-    chosen = session._session.get_config_variable("ca_bundle")
-    if chosen is None:
-        chosen = os.environ.get("REQUESTS_CA_BUNDLE", True)
-    return ssl.create_default_context(cafile=get_cert_path(chosen))
+
+@cache
+def _trusting(file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=file)
 
 
 def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:

@@ -208,7 +208,7 @@ class Sender:
         if credentials is None:
             raise NoCredentialsError()
         endpoint = aws.posts_endpoint()
-        tls = aws.tls_context(self._session) if endpoint.startswith("https:") else None
+        tls = aws.tls_context() if endpoint.startswith("https:") else None
         return Poster(endpoint, self._session.region_name, credentials, tls)
 
     @cached_property
