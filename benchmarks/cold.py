@@ -6,7 +6,11 @@ a room of 10, 100 and 1,000 members, over TLS. Prints Markdown tables.
 
     python -m benchmarks.cold --imports
 
-prints the modules whose import takes longest.
+prints the modules whose import takes longest, and
+
+    python -m benchmarks.cold --memory
+
+what more memory, and the CPU that comes with it, would bring and cost.
 """
 
 import argparse
@@ -29,6 +33,7 @@ from typing import NamedTuple
 
 from benchmarks import REGION, tls_context
 from benchmarks.bench import DELAY, ROOT, Target, certificates, describe_machine
+from benchmarks.simulate import GB_SECOND_PRICE
 from scripts.package import BIN, packaging
 
 TABLE_DELAY = 0.004  # seconds: DynamoDB's time for a query
@@ -290,12 +295,12 @@ def unpacked(packages: dict[str, Path], authority: Path) -> Iterator[dict[str, P
         yield directories
 
 
-def measure(packages: dict[str, Path], repeat: int) -> Runs:
+def measure(packages: dict[str, Path], repeat: int, cpus: list[Cpu]) -> Runs:
     """The packages take turns; the tutorial's 1,000 members, which take 30 s, have one."""
     runs: Runs = {}
     with servers() as where, unpacked(packages, where.authority) as directories:
         for turn in range(repeat):
-            for cpu in CPUS:
+            for cpu in cpus:
                 for members in MEMBERS:
                     for package, directory in directories.items():
                         if package == "tutorial" and members == MEMBERS[-1] and turn:
@@ -318,10 +323,13 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, metavar="ZIP", help="compare with this older package as well"
     )
+    parser.add_argument("--memory", action="store_true", help="compare sizes of memory")
     parser.add_argument("--imports", action="store_true", help="print what the imports take")
     options = parser.parse_args()
     if options.imports:
         print_imports(our_package())
+    elif options.memory:
+        print_memory(options.repeat)
     else:
         sys.exit(not run_all(options.repeat, options.before))
 
@@ -335,7 +343,7 @@ def run_all(repeat: int, before: Path | None = None) -> bool:
     how = "by control groups" if has_groups() else "computed from CPU time"
     print(f"{describe_machine()}\n{DELAY * 1000:g} ms a post, {TABLE_DELAY * 1000:g} ms a query, ")
     print(f"TLS, shares of a CPU {how}, median of {repeat}")
-    runs = measure(packages, repeat)
+    runs = measure(packages, repeat, CPUS)
     print_times(runs, list(packages))
     print_phases(runs, list(packages))
     return print_targets(runs, bool(before))
@@ -397,6 +405,22 @@ def print_targets(runs: Runs, has_before: bool) -> bool:
     for target in targets:
         print(target)
     return all(target.met for target in targets)
+
+
+def print_memory(repeat: int) -> None:
+    """Lambda bills the import as well as the invocation, by the memory."""
+    cpus = {size: Cpu(f"{size:,} MB", 1, min(1, size / 1_769)) for size in (512, 1_024, 1_769)}
+    runs = measure({"this app": our_package()}, repeat, list(cpus.values()))
+    print("| memory | members | cold | a million cold | warm | a million warm |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for size, cpu in cpus.items():
+        for members in MEMBERS:
+            some = runs["this app", members, cpu.name]
+            cells = [cpu.name, f"{members:,}"]
+            for seconds in (median(some, lambda run: run.cold), median(some, lambda run: run.warm)):
+                cost = seconds * size / 1_024 * GB_SECOND_PRICE * 1e6
+                cells += [f"{seconds:.3f} s", f"${cost:.2f}"]
+            print(f"| {' | '.join(cells)} |")
 
 
 def print_imports(package: Path) -> None:

@@ -45,7 +45,8 @@ class Storage:
     """
 
     def __init__(self, table: Any = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`table` is a boto3 `Table`; by default the one that TABLE names, opened at first use.
+        """`table` is a `Table` as `table.py` or boto3 has it; by default, the one that TABLE names is
+        opened at first use.
 
         `clock` gives Unix time in seconds.
         """
