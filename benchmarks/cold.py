@@ -425,38 +425,20 @@ def print_memory(repeat: int) -> None:
 
 def print_imports(package: Path) -> None:
     """The modules that take more than 5 ms, with those they import."""
+    python = [sys.executable, "-I", "-S", "-B", "-X", "importtime", "-c"]
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import app"
     with servers() as where, unpacked({"app": package}, where.authority) as directories:
         printed = subprocess.run(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                "-B",
-                "-X",
-                "importtime",
-                "-c",
-                IMPORT,
-                directories["app"],
-            ],
+            [*python, code, directories["app"]],
             env=where.environment(),
             stderr=subprocess.PIPE,
             text=True,
             check=True,
         ).stderr
     print("| module | ms | ms with its imports |\n|---|---:|---:|")
-    for line in printed.splitlines():
-        _, found, row = line.partition("import time:")
-        own, cumulative, name = (
-            (cell.rstrip() for cell in row.split("|")) if found else ("", "", "")
-        )
-        if cumulative.strip().isdigit() and int(cumulative) > 5_000:
-            level = "&nbsp;" * (len(name) - len(name.lstrip()) - 1)
-            print(
-                f"| {level}`{name.strip()}` | {int(own) / 1000:.1f} | {int(cumulative) / 1000:.1f} |"
-            )
-
-
-IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import app"
+    for own, cumulative, name in re.findall(r"import time: +(\d+) \| +(\d+) \| +(.+)", printed):
+        if int(cumulative) > 5_000:
+            print(f"| `{name}` | {int(own) / 1000:.1f} | {int(cumulative) / 1000:.1f} |")
 
 
 if __name__ == "__main__":
