@@ -126,6 +126,20 @@ def test_the_fourth_failure_is_raised(
     assert len(dynamodb.requests) == 4
 
 
+def test_a_call_ends_within_the_29_seconds_of_an_integration(
+    own: Table, dynamodb: DynamoDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
+    dynamodb.failures += [(500, {})] * 4
+    with pytest.raises(ClientError):
+        own.put_item(Item=ROW)
+    attempt = 2 * module.CONNECT_SECONDS + module.ANSWER_SECONDS  # TCP, TLS, answer
+    assert len(pauses) == 3
+    assert 4 * attempt + sum(pauses) < 29
+
+
 def test_without_an_answer_the_error_names_the_address(own: Table, dynamodb: DynamoDB) -> None:
     dynamodb.failures += [drop] * 4
     with pytest.raises(EndpointConnectionError, match=dynamodb.url):
