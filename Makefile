@@ -51,7 +51,7 @@ load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (LOA
 test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
 	@$(BIN)/python -m scripts.browser
-	$(BIN)/python -m pytest -m "" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan

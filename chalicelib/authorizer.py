@@ -14,6 +14,7 @@ from chalice.app import WebsocketEvent
 
 from chalicelib.aws import required
 from chalicelib.log import about, log
+from chalicelib.metrics import count
 from chalicelib.rows import Account
 
 if TYPE_CHECKING:
@@ -42,13 +43,18 @@ class Authorizer:
         """The answer to API Gateway: a policy that allows or denies this one connection.
 
         The `context` of one that allows has the account, for `account_of`. The log names the
-        check that failed, and neither the token nor anything in it.
+        check that failed, and neither the token nor anything in it. Raises nothing: any other
+        failure is logged, and denies.
         """
         try:
             token = (event.get("queryStringParameters") or {}).get("token", "")
             account = self._tokens.account(token)
         except InvalidToken as invalid:
             log.warning("a token was refused", extra=about(check=str(invalid)))
+            return _policy(event, "Deny", "nobody")
+        except Exception:
+            log.exception("a token could not be checked")
+            count(SignInsFailed=1)
             return _policy(event, "Deny", "nobody")
         # Quoted: API Gateway does not say what becomes of characters beyond ASCII.
         context = {"account": account.id, "nickname": quote(account.nickname)}

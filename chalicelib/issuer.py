@@ -1,10 +1,11 @@
-"""The public keys of an OpenID Connect issuer, fetched over HTTPS and kept in memory."""
+"""An OpenID Connect issuer's keys and endpoints, fetched over HTTPS and kept in memory."""
 
 import json
 import math
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.client import HTTPException, HTTPSConnection
 from threading import Timer
 from typing import Any
@@ -21,17 +22,22 @@ UNKNOWN_SECONDS = 60  # between two fetches for unknown ids, which anybody can s
 RETRY_SECONDS = 5  # after a fetch that failed
 RENEW_SECONDS = 60 * 60  # so that a key which the issuer has withdrawn is not trusted for long
 
+MOST_CHARACTERS = 1_000  # of an endpoint
+# No character has a meaning in a Content Security Policy.
+ENDPOINT = re.compile(r"\w+://[\w.-]+(:\d+)?(/[\w.~%/-]*)?(\?[\w.~%=&-]*)?", re.ASCII)
+
 Jwk = dict[str, Any]
+Clock = Callable[[], float]
 
 
-class KeysUnavailable(Exception):
-    """The keys cannot be fetched; the message says why."""
+class IssuerUnavailable(Exception):
+    """Something of the issuer cannot be fetched; the message says why."""
 
 
 class Issuer:
     """An issuer, known by the URL that its tokens have as `iss`."""
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, clock: Clock = time.time) -> None:
         """`clock` gives seconds that go on while Lambda freezes the environment."""
         self.url = url
         self._clock = clock
@@ -44,7 +50,7 @@ class Issuer:
 
         Costs 2 requests to the issuer when it fetches the keys: for an unknown id once a minute
         at most, and each hour. If they cannot be renewed, the old ones stay. Raises
-        `KeysUnavailable`, after 4 times `FETCH_SECONDS` and the look-ups of 2 names at most.
+        `IssuerUnavailable`, after 4 times `FETCH_SECONDS` and the look-ups of 2 names at most.
         """
         now = self._clock()
         is_known = id in self._keys
@@ -54,42 +60,88 @@ class Issuer:
                 self._keys = self._fetch_keys()
                 self._fetch_from = now + UNKNOWN_SECONDS
                 self._renew_at = now + RENEW_SECONDS
-            except KeysUnavailable as error:
+            except IssuerUnavailable as error:
                 if not is_known:
                     raise
                 log.warning("the keys could not be renewed", extra=about(reason=str(error)))
         elif not self._keys:
-            raise KeysUnavailable("a fetch has just failed")
+            raise IssuerUnavailable("a fetch has just failed")
         return self._keys.get(id)
 
     def _fetch_keys(self) -> dict[str, Jwk]:
-        discovered = _fetch(self.url.rstrip("/") + DISCOVERY)
-        if discovered.get("issuer") != self.url:
-            raise KeysUnavailable("the discovery document is another issuer's")
-        listed = _fetch(discovered.get("jwks_uri")).get("keys")
+        listed = _fetch(_discover(self.url).get("jwks_uri")).get("keys")
         keys = [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
         by_id = {each["kid"]: each for each in keys if isinstance(each.get("kid"), str)}
         if not by_id:
-            raise KeysUnavailable("the issuer lists no keys")
+            raise IssuerUnavailable("the issuer lists no keys")
         return by_id
 
 
+class Endpoints:
+    """Where the issuer's people sign in, and where a page gets their tokens."""
+
+    def __init__(self, url: str, schemes: Collection[str], clock: Clock = time.time) -> None:
+        """`url` is the issuer's; an endpoint has one of the `schemes`."""
+        self._url = url
+        self._schemes = schemes
+        self._clock = clock
+        self._found: tuple[str, str] | None = None
+        self._fetch_from = -math.inf
+
+    def find(self) -> tuple[str, str] | None:
+        """The authorization endpoint and the token endpoint; None, and a line in the log, if the
+        issuer does not give them.
+
+        Costs 1 request to the issuer when it fetches them: each hour, and after a failure. If they
+        cannot be renewed, the old ones stay. Takes twice `FETCH_SECONDS` and the look-up of a name
+        at most.
+        """
+        now = self._clock()
+        if now >= self._fetch_from:
+            self._fetch_from = now + RETRY_SECONDS
+            try:
+                self._found = self._fetch()
+                self._fetch_from = now + RENEW_SECONDS
+            except IssuerUnavailable as error:
+                log.error("the issuer's endpoints are unavailable", extra=about(reason=str(error)))
+        return self._found
+
+    def _fetch(self) -> tuple[str, str]:
+        discovered = _discover(self._url)
+        return self._endpoint(discovered, "authorization"), self._endpoint(discovered, "token")
+
+    def _endpoint(self, discovered: dict[str, Any], kind: str) -> str:
+        """Raises `IssuerUnavailable` if it could be anything else than a URL in a page's policy."""
+        url = str(discovered.get(f"{kind}_endpoint"))
+        is_url = len(url) <= MOST_CHARACTERS and ENDPOINT.fullmatch(url)
+        if not is_url or urlsplit(url).scheme not in self._schemes:
+            raise IssuerUnavailable(f"no {kind} endpoint over HTTPS")
+        return url
+
+
+def _discover(issuer: str) -> dict[str, Any]:
+    discovered = _fetch(issuer.rstrip("/") + DISCOVERY)
+    if discovered.get("issuer") != issuer:
+        raise IssuerUnavailable("the discovery document is another issuer's")
+    return discovered
+
+
 def _fetch(url: Any) -> dict[str, Any]:
-    """A JSON object over HTTPS, without a redirection. Raises `KeysUnavailable`."""
+    """A JSON object over HTTPS, without a redirection. Raises `IssuerUnavailable`."""
     try:
         body = _get(url)
         found = json.loads(body)
     except (OSError, HTTPException, ValueError, RecursionError) as error:
-        raise KeysUnavailable(type(error).__name__) from None
+        raise IssuerUnavailable(type(error).__name__) from None
     if not isinstance(found, dict):
-        raise KeysUnavailable("not a JSON object")
+        raise IssuerUnavailable("not a JSON object")
     return found
 
 
 def _get(url: Any) -> bytes:
     address = urlsplit(url if isinstance(url, str) else "")
     if address.scheme != "https" or not address.hostname:
-        raise KeysUnavailable("not an https address")
+        raise IssuerUnavailable("not an https address")
     connection = HTTPSConnection(address.hostname, address.port, timeout=FETCH_SECONDS)
     try:
         connection.connect()
@@ -105,7 +157,7 @@ def _get(url: Any) -> bytes:
     finally:
         connection.close()
     if answer.status != 200:
-        raise KeysUnavailable(f"status {answer.status}")
+        raise IssuerUnavailable(f"status {answer.status}")
     if len(body) > MOST_BYTES:
-        raise KeysUnavailable("the answer is too long")
+        raise IssuerUnavailable("the answer is too long")
     return body

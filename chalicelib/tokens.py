@@ -12,8 +12,9 @@ import jwt
 
 from chalicelib import names
 from chalicelib.authorizer import InvalidToken
-from chalicelib.issuer import Issuer, KeysUnavailable
+from chalicelib.issuer import Issuer, IssuerUnavailable
 from chalicelib.log import about, log
+from chalicelib.metrics import count
 from chalicelib.rows import Account
 
 ALGORITHMS = ["RS256", "ES256"]
@@ -89,8 +90,9 @@ class Tokens:
         _require("kid", isinstance(id, str))
         try:
             key = self._issuer.key(str(id))
-        except KeysUnavailable as error:
+        except IssuerUnavailable as error:
             log.error("the issuer's keys are unavailable", extra=about(reason=str(error)))
+            count(SignInsFailed=1)
             raise InvalidToken("keys unavailable") from None
         if key is None:
             raise InvalidToken("kid")

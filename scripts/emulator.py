@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO
 
 from scripts.aws_cli import AwsCli
-from scripts.package import packaging
+from scripts.package import DEPLOYMENTS, packaging
 from scripts.processes import await_group, collect, kill_group, lock, locked, signals_held
 from scripts.slim import slim
 
@@ -157,7 +157,7 @@ class Emulator:
         self._say("Packaging the app")
         with packaging(project) as command:
             self.run(*command, str(out), cwd=project)
-        slim(out)
+            slim(out, project / DEPLOYMENTS)
         self._say("Uploading it")
         self.aws("s3", "mb", f"s3://{BUCKET}")
         template = out / "template.yml"

@@ -35,9 +35,9 @@ class Layer(NamedTuple):
 
 
 LAYERS = {
-    "run": Layer(".venv", ("run.txt",), "Chalice and the AWS CLI", 210),
-    "dev": Layer(".venv", ("dev.txt", "run.txt"), "all that tests and checks need", 710),
-    "emulator": Layer(".venv-emulator", ("emulator.txt",), "the AWS emulator", 85),
+    "run": Layer(".venv", ("run.txt",), "Chalice and the AWS CLI", 225),
+    "dev": Layer(".venv", ("dev.txt", "run.txt"), "all that tests and checks need", 725),
+    "emulator": Layer(".venv-emulator", ("emulator.txt",), "the AWS emulator", 90),
     "scan": Layer(".venv-scan", ("scan.txt",), "the security scanners", 220),
 }
 

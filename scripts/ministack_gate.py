@@ -18,6 +18,8 @@ from ministack.core import iam_evaluator, responses, router, sigv4
 NAMES = ("127.0.0.1", "localhost")
 HEALTH = "/_ministack/health"  # `emulator.py` asks for it
 POOL_KEYS = re.compile(r"/[a-z]+-[a-z]+-\d_\w+/\.well-known/(openid-configuration|jwks\.json)")
+SIGN_IN = "/oauth2/authorize"  # Cognito's page, which makes nothing yet
+SIGN_IN_POSTS = ("/login", "/oauth2/token")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -29,7 +31,8 @@ class Gate:
     """Passes on only the requests of this machine's programs and of the emulator's own pages.
 
     Both must address the emulator by its own name. Unsigned requests reach only the health check,
-    the public keys of user pools, and API Gateway's routes, which have authorization of their own.
+    the public keys of user pools, the sign-in of own pages, and API Gateway's routes, which have
+    authorization of their own.
     """
 
     def __init__(self, app: App, port: int) -> None:
@@ -82,9 +85,11 @@ def without_default_port(host: str) -> str:
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether the request is for API Gateway, for a user pool's keys, or the health check."""
+    """Whether the request needs no signature. Browsers name the origin of every form and fetch."""
     method, path = scope["method"], scope["path"]
-    if method == "GET" and (path == HEALTH or POOL_KEYS.fullmatch(path)):
+    if method == "GET" and (path in (HEALTH, SIGN_IN) or POOL_KEYS.fullmatch(path)):
+        return True
+    if method == "POST" and path in SIGN_IN_POSTS and values(scope, b"origin"):
         return True
     return bool(ministack._parse_execute_api_url("", path))
 

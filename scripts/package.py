@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
+import hashlib
+import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.session import get_session
+from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
+from chalice.utils import UI, OSUtils
 
 from scripts.processes import locked
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+DEPLOYMENTS = Path(".chalice/deployments")  # packages that are kept, by Chalice and by `slim`
 COMMAND = ("chalice", "package", "--merge-template", "resources.json")
 
 
@@ -27,10 +34,35 @@ def packaging(project: Path) -> Iterator[Sequence[str]]:
     Chalice would reuse a package that another process is still writing, or left unfinished.
     """
     with locked(project / ".chalice"):
-        for package in (project / ".chalice" / "deployments").glob("*.zip"):
+        for package in (project / DEPLOYMENTS).glob("*.zip"):
             if not zipfile.is_zipfile(package):
                 package.unlink()
-        yield COMMAND
+        with requirements_kept(project):
+            yield COMMAND
+
+
+@contextmanager
+def requirements_kept(project: Path) -> Iterator[None]:
+    """Spares Chalice from installing the requirements again whenever only the code has changed.
+
+    It finds the package that it would make, by the name that it would give it: the one kept with
+    these requirements, into which its own `inject_latest_app` has put the code.
+    """
+    compileall.compile_dir(project / "chalicelib", quiet=2)  # the name depends on these files too
+    osutils = OSUtils()
+    packager = LambdaDeploymentPackager(osutils, DependencyBuilder(osutils), UI(io.StringIO()))
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    package = Path(packager.deployment_package_filename(str(project), python))
+    requirements = hashlib.sha256((project / "requirements.txt").read_bytes()).hexdigest()
+    kept = package.with_name(f"requirements-{requirements[:32]}-{python}.zip")
+    if kept.exists() and not package.exists():
+        unfinished = package.with_name("unfinished.zip")
+        shutil.copyfile(kept, unfinished)
+        packager.inject_latest_app(str(unfinished), str(project))
+        unfinished.rename(package)
+    yield
+    if package.exists() and not kept.exists():
+        kept.hardlink_to(package)
 
 
 def main() -> int:
@@ -43,8 +75,8 @@ def main() -> int:
             cwd=ROOT,
             env=os.environ | {"AWS_DEFAULT_REGION": region},
         )
-    if packaged.returncode == 0:
-        slim(out)
+        if packaged.returncode == 0:
+            slim(out, ROOT / DEPLOYMENTS)
     return packaged.returncode
 
 

@@ -10,7 +10,6 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from types import FrameType
 
 from scripts.address import directory_of, variable
@@ -52,16 +51,16 @@ def run(port: int) -> None:
     with Emulator(
         port, directory_of(port), say=steps.begin, functions_output=sys.stdout
     ) as emulator:
+        pool = None
         if signs_in():
             steps.begin("Creating a user pool")
             pool = UserPool(emulator, PEOPLE)
-            url = emulator.deploy(parameters=pool.parameters)
-            addresses = {name: f"{url}?token={pool.token(name)}" for name in PEOPLE}
-        else:
-            url = emulator.deploy()
-            addresses = {}
+        url = emulator.deploy(parameters=pool.parameters if pool else ())
+        page = emulator.page_url()
+        if pool and page:
+            pool.allow_page(page)
         steps.end()
-        print(how_to_use(url, emulator.page_url(), emulator, addresses), flush=True)
+        print(how_to_use(url, page, emulator, pool), flush=True)
         while not terminal_has_hung_up():
             emulator.require_alive()
             time.sleep(0.5)
@@ -96,26 +95,30 @@ def signs_in() -> bool:
     return chosen == "on"
 
 
-def how_to_use(url: str, page: str | None, emulator: Emulator, addresses: Mapping[str, str]) -> str:
-    """`addresses` has those with which people sign in, by their names; empty for anybody."""
+def how_to_use(url: str, page: str | None, emulator: Emulator, pool: UserPool | None) -> str:
+    """`pool` has the people who may sign in; None lets anybody connect."""
     port = variable(emulator.port)
     exports = shlex.quote(os.path.relpath(emulator.exports))
     wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
-    commands = [
-        f"{name}, signed in for an hour:\n\n    {wsdump} {shlex.quote(address)}"
-        for name, address in addresses.items()
-    ] or [
-        f"In as many other terminals as you like:\n\n    make chat{port}",
-        f"or any WebSocket client:\n\n    {wsdump} {url}",
-    ]
+    opening = f"Open {page} in two tabs." if page else "The chat is running."
+    if pool is None:
+        commands = [
+            f"In as many other terminals as you like:\n\n    make chat{port}",
+            f"or any WebSocket client:\n\n    {wsdump} {url}",
+        ]
+    else:
+        opening += f"\nSign in as {' and as '.join(PEOPLE)}. Their password: {pool.password}"
+        commands = [
+            f"{name}, signed in for an hour:\n\n    {wsdump} '{url}?token={pool.token(name)}'"
+            for name in PEOPLE
+        ]
     how_to_connect = "\n\n".join(commands)
-    opening = f"Open {page} in two tabs." if page and not addresses else "The chat is running."
     return f"""
 {opening}
 
 {how_to_connect}
 
-{"" if addresses else "The first line that you type is your nickname, "}/help lists the commands.
+{"" if pool else "The first line that you type is your nickname, "}/help lists the commands.
 To use the AWS CLI or Chalice on the emulator: . {exports}
 After a change to the code: make redeploy{port}
 The functions' output, errors above all, appears below. Ctrl-C stops everything.

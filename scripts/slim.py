@@ -8,12 +8,15 @@ data and with compiled files, the package is an eighth as large.
 from __future__ import annotations
 
 import compileall
+import hashlib
 import json
 import py_compile
 import re
+import shutil
+import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 # Services that the functions call; botocore's data on all others is left out.
@@ -26,29 +29,70 @@ FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparse
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
-def slim(out: Path) -> None:
+def slim(out: Path, kept: Path) -> None:
     """Rewrites the package in a directory that `chalice package` wrote, and the template beside it.
 
     The authorizer gets a package of its own, the only one with the library for tokens. The same
-    package gives the same bytes.
+    package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
+    time, since they take most of the time and seldom change.
     """
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
-    with tempfile.TemporaryDirectory() as directory:
+    original = (out / "deployment.zip").rename(out / "original.zip")
+    with zipfile.ZipFile(original) as package:
+        entries = [entry for entry in package.infolist() if is_needed(entry.filename)]
+        code = [entry for entry in entries if is_code(entry.filename)]
+        libraries = [entry for entry in entries if not is_code(entry.filename)]
+        for name, its_libraries in (
+            ("authorizer.zip", libraries),
+            ("deployment.zip", [each for each in libraries if not is_for_tokens(each.filename)]),
+        ):
+            archive = kept / f"libraries-{digest(its_libraries)}.zip"
+            if not archive.exists():
+                rewrite(package, its_libraries, archive)
+            shutil.copyfile(archive, out / name)
+            rewrite(package, code, out / name)
+    original.unlink()
+    (out / "sam.json").write_text(json.dumps(template, indent=2))
+
+
+def digest(entries: Sequence[zipfile.ZipInfo]) -> str:
+    """Differs where rewriting the entries would give other bytes."""
+    contents = [(entry.filename, entry.CRC) for entry in entries]
+    rewriting = (Path(__file__).read_text(), sys.implementation.cache_tag)
+    return hashlib.sha256(repr((sorted(contents), rewriting)).encode()).hexdigest()[:32]
+
+
+def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archive: Path) -> None:
+    """Adds files of a package to an archive, and the compiled ones.
+
+    They have no timestamps, so that unchanged code is not deployed again.
+    """
+    with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(archive, "a") as target:
         files = Path(directory)
-        with zipfile.ZipFile(out / "deployment.zip") as package:
-            package.extractall(files, [name for name in package.namelist() if is_needed(name)])
-        cut_endpoints(files / "botocore" / "data" / "endpoints.json")
-        cut_authorities(files / "botocore" / "cacert.pem")
+        package.extractall(files, [entry.filename for entry in entries])
+        if (botocore := files / "botocore").exists():
+            cut_endpoints(botocore / "data" / "endpoints.json")
+            cut_authorities(botocore / "cacert.pem")
         compileall.compile_dir(
             files,
             ddir=LAMBDA_TASK_ROOT,
             quiet=2,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
-        write(out / "authorizer.zip", files, lambda name: True)
-        write(out / "deployment.zip", files, lambda name: not name.lower().startswith(FOR_TOKENS))
-    (out / "sam.json").write_text(json.dumps(template, indent=2))
+        for file in sorted(files.rglob("*")):
+            if file.is_file():
+                entry = zipfile.ZipInfo(str(file.relative_to(files)))
+                entry.external_attr = 0o644 << 16
+                target.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def is_for_tokens(name: str) -> bool:
+    return name.lower().startswith(FOR_TOKENS)
+
+
+def is_code(name: str) -> bool:
+    return name.startswith(("app.py", "chalicelib/"))
 
 
 def cut_endpoints(file: Path) -> None:
@@ -67,14 +111,6 @@ def cut_authorities(bundle: Path) -> None:
     bundle.write_text("".join(filter(organisation.match, certificates)))
 
 
-def write(archive: Path, files: Path, is_part: Callable[[str], bool]) -> None:
-    with zipfile.ZipFile(archive, "w") as package:
-        for file in sorted(files.rglob("*")):
-            name = str(file.relative_to(files))
-            if file.is_file() and is_part(name):
-                add(package, name, file.read_bytes())
-
-
 def is_needed(name: str) -> bool:
     package, *parts = name.split("/")
     if "__pycache__" in parts:  # from the packaging machine; `slim` compiles again
@@ -82,10 +118,3 @@ def is_needed(name: str) -> bool:
     if package in ("boto3", "botocore") and parts[0] == "data" and len(parts) > 2:
         return parts[1] in SERVICES
     return True
-
-
-def add(package: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Adds a file without a timestamp, so that unchanged code is not deployed again."""
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = 0o644 << 16
-    package.writestr(entry, content, zipfile.ZIP_DEFLATED)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from scripts.emulator import REGION, Emulator
 
+FLOWS = ("--explicit-auth-flows", "ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH")
+
 
 class UserPool:
     """A new user pool with one client, and with people whose nicknames are their user names."""
@@ -21,12 +23,12 @@ class UserPool:
         )
         self._pool = ("--user-pool-id", self.id)
         self.client = self.new_client()
-        self._password = f"Aa1-{secrets.token_hex(16)}"
+        self.password = f"Aa1-{secrets.token_hex(6)}"  # everybody's
         for name in people:
             user = (*self._pool, "--username", name)
             self._cognito("admin-create-user", *user, "--message-action", "SUPPRESS")
             self._cognito(
-                *("admin-set-user-password", *user, "--password", self._password, "--permanent")
+                *("admin-set-user-password", *user, "--password", self.password, "--permanent")
             )
 
     @property
@@ -36,13 +38,23 @@ class UserPool:
             f"TokenIssuer=https://cognito-idp.{REGION}.amazonaws.com/{self.id}",
             f"TokenAudience={self.client}",
             "NicknameClaim=cognito:username",
+            f"SignInClient={self.client}",
         ]
 
     def new_client(self) -> str:
         return self._cognito(
-            *("create-user-pool-client", *self._pool, "--client-name", "chat"),
-            *("--explicit-auth-flows", "ALLOW_ADMIN_USER_PASSWORD_AUTH"),
+            *("create-user-pool-client", *self._pool, "--client-name", "chat", *FLOWS),
             *("--query", "UserPoolClient.ClientId"),
+        )
+
+    def allow_page(self, address: str, *options: str) -> None:
+        """Lets the page at this address sign people in, with other options of the client."""
+        self._cognito(
+            *("update-user-pool-client", *self._pool, "--client-id", self.client, *FLOWS),
+            # As JSON, since the AWS CLI takes a bare URL for the file with the value.
+            *("--supported-identity-providers", "COGNITO", "--callback-urls", f'["{address}"]'),
+            *("--allowed-o-auth-flows", "code", "--allowed-o-auth-scopes", "openid", "profile"),
+            *("--allowed-o-auth-flows-user-pool-client", *options),
         )
 
     def token(self, name: str, *, kind: str = "IdToken", client: str | None = None) -> str:
@@ -50,7 +62,7 @@ class UserPool:
         return self._cognito(
             *("admin-initiate-auth", *self._pool, "--client-id", client or self.client),
             *("--auth-flow", "ADMIN_USER_PASSWORD_AUTH"),
-            *("--auth-parameters", f"USERNAME={name},PASSWORD={self._password}"),
+            *("--auth-parameters", f"USERNAME={name},PASSWORD={self.password}"),
             *("--query", f"AuthenticationResult.{kind}"),
         )
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 CLIENT = "the-chat"
+DISCOVERY = "/realms/chat/.well-known/openid-configuration"
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -55,8 +56,14 @@ class Issuer:
             {"kid": "rsa", "use": "sig", **public_jwk(rsa_key())},
             {"kid": "ec", "alg": "ES256", **public_jwk(ec_key())},
         ]
+        self.document: dict[str, Any] = {
+            "issuer": self.url,
+            "jwks_uri": f"{self.host}/keys",
+            "authorization_endpoint": f"{self.host}/authorize",
+            "token_endpoint": f"{self.host}/token",
+        }
         self.pages: dict[str, Answer] = {
-            "/realms/chat/.well-known/openid-configuration": self._discovery,
+            DISCOVERY: lambda request: answer(request, self.document),
             "/keys": lambda request: answer(request, {"keys": self.keys}),
         }
 
@@ -86,9 +93,6 @@ class Issuer:
         """A valid token, but for the changes of its claims."""
         headers = {"kid": "rsa"} | (header or {})
         return jwt.encode(self.claims(**changes), key or rsa_key(), alg, headers)
-
-    def _discovery(self, request: BaseHTTPRequestHandler) -> None:
-        answer(request, {"issuer": self.url, "jwks_uri": f"{self.host}/keys"})
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         issuer = self

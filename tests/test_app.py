@@ -270,6 +270,19 @@ def test_the_authorizers_log_has_the_ids_of_the_handshake_and_no_token(
         assert "se.cr.et" not in json.dumps(line)
 
 
+def test_an_authorizer_that_fails_lets_nobody_in_and_rings_an_alarm(
+    app: ModuleType, log_lines: LogLines
+) -> None:
+    """Here it lacks its configuration."""
+    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
+    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
+    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
+    failed, done = log_lines()
+    assert (failed["level"], failed["message"]) == ("ERROR", "a token could not be checked")
+    assert "TOKEN_ISSUER" in failed["exception"]
+    assert done["SignInsFailed"] == 1
+
+
 def test_with_a_custom_domain_posts_go_to_the_apis_own_address(
     app: ModuleType, connections: Connections
 ) -> None:

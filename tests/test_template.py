@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -193,11 +194,22 @@ def test_without_an_issuer_nothing_of_sign_in_is_created(template: Template) -> 
     assert template["Parameters"]["TokenIssuer"]["Default"] == ""
 
 
-def test_an_issuer_needs_an_audience(template: Template) -> None:
-    (rule,) = template["Rules"].values()
-    assert rule["RuleCondition"] == template["Conditions"]["HasTokenIssuer"]
-    (assertion,) = rule["Assertions"]
-    assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "TokenAudience"}, ""]}]}
+@pytest.mark.parametrize(
+    ("rule", "one", "other"),
+    [
+        ("AudienceOfTokens", "TokenIssuer", "TokenAudience"),
+        ("IssuerOfSignIn", "SignInClient", "TokenIssuer"),
+    ],
+)
+def test_one_parameter_needs_another(template: Template, rule: str, one: str, other: str) -> None:
+    (assertion,) = template["Rules"][rule]["Assertions"]
+    assert template["Rules"][rule]["RuleCondition"] == is_given(one)
+    assert assertion["Assert"] == is_given(other)
+    assert assertion["AssertDescription"].startswith(f"{one} needs a {other}: ")
+
+
+def is_given(parameter: str) -> Template:
+    return {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
 
 
 @pytest.mark.parametrize(
@@ -333,6 +345,15 @@ def test_the_pages_function_may_write_its_log_and_nothing_else(template: Templat
         for policy in of_type(template, kind).values()
         if "PageRole" in json.dumps(policy)
     ]
+
+
+def test_only_the_pages_function_knows_where_people_sign_in(template: Template) -> None:
+    assert template["Resources"][PAGE]["Properties"]["Environment"]["Variables"] == {
+        "SIGN_IN_ISSUER": {"Fn::If": ["HasTokenIssuer", {"Ref": "TokenIssuer"}, NO_VALUE]},
+        "SIGN_IN_CLIENT": {"Fn::If": ["HasTokenIssuer", {"Ref": "SignInClient"}, NO_VALUE]},
+    }
+    refs = list(values_of([template["Globals"], template["Resources"]], "Ref"))
+    assert refs.count("SignInClient") == 1
 
 
 def test_the_page_is_throttled_in_one_regional_stage(template: Template) -> None:
@@ -534,6 +555,8 @@ def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
         ("FunctionThrottlesAlarm", "AWS/Lambda", {"Throttles"}, FUNCTIONS),
         ("FramesFailedAlarm", "ChaliceChat", {"FramesFailed"}, {"ChatStack"}),
         ("PostsFailedAlarm", "ChaliceChat", {"PostsFailed"}, {"ChatStack"}),
+        ("SignInsFailedAlarm", "ChaliceChat", {"SignInsFailed"}, {"ChatStack"}),
+        ("PageErrorsAlarm", "AWS/ApiGateway", {"5XXError"}, {"ChatStack"}),
         (
             "TableThrottlesAlarm",
             "AWS/DynamoDB",
@@ -581,7 +604,7 @@ def test_the_dashboard_shows_every_function_and_metrics_that_the_app_counts(
     assert {metric[3][2:-1] for metric in shown if metric[0] == "AWS/Lambda"} == FUNCTIONS
     code = "\n".join(file.read_text() for file in (ROOT / "chalicelib").rglob("*.py"))
     own = {metric[1] for metric in shown if metric[0] == "ChaliceChat"}
-    assert len(own) == 8
+    assert len(own) == 9
     assert not [name for name in own if not re.search(rf"\b{name}\b", code)]
 
 
@@ -617,9 +640,9 @@ def shipped(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return slimmed(sam_json, tmp_path_factory.mktemp("shipped") / "out")
 
 
-def slimmed(sam_json: Path, out: Path) -> Path:
+def slimmed(sam_json: Path, out: Path, kept: Path | None = None) -> Path:
     shutil.copytree(sam_json.parent, out)
-    slim(out)
+    slim(out, kept or out)
     return out
 
 
@@ -731,6 +754,23 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
 def test_the_same_package_gives_the_same_bytes(
     sam_json: Path, shipped: Path, tmp_path: Path
 ) -> None:
-    again = slimmed(sam_json, tmp_path / "again")
+    """Whether its libraries are rewritten or were kept."""
+    anew = slimmed(sam_json, tmp_path / "anew")
+    from_kept = slimmed(sam_json, tmp_path / "from kept", kept=shipped)
     for name in ("deployment.zip", "authorizer.zip", "sam.json"):
-        assert (again / name).read_bytes() == (shipped / name).read_bytes()
+        for again in (anew, from_kept):
+            assert (again / name).read_bytes() == (shipped / name).read_bytes()
+
+
+def test_a_changed_library_is_not_taken_from_those_kept(tmp_path: Path) -> None:
+    for code in ("VERSION = 1", "VERSION = 2"):
+        out = tmp_path / code
+        out.mkdir()
+        (out / "sam.json").write_text('{"Resources": {"Authorize": {"Properties": {}}}}')
+        with zipfile.ZipFile(out / "deployment.zip", "w") as package:
+            package.writestr("app.py", "")
+            package.writestr("library.py", code)
+        slim(out, kept=tmp_path)
+        for name in ("deployment.zip", "authorizer.zip"):
+            with zipfile.ZipFile(out / name) as package:
+                assert package.read("library.py").decode() == code

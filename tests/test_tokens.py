@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from chalicelib import issuer as issuers
 from chalicelib.authorizer import Authorizer, account_of
 from chalicelib.log import JsonFormatter
+from chalicelib.metrics import counting
 from tests.issuers import CLIENT, Answer, Issuer, answer, ec_key, public_jwk, rsa_key
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abc/api/$connect"
@@ -417,8 +418,10 @@ def refused_for_want_of_keys(
     issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = time.monotonic()
-    assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
+    with counting() as counted:
+        assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
     assert time.monotonic() - started < BOUND
+    assert counted == {"SignInsFailed": 1}  # rings an alarm
     unavailable, refused = caplog.records
     assert unavailable.getMessage() == "the issuer's keys are unavailable"
     assert unavailable.levelname == "ERROR"
@@ -485,7 +488,7 @@ def test_a_failed_fetch_is_retried_soon(issuer: Issuer) -> None:
     works = issuer.pages["/keys"]
     issuer.pages["/keys"] = says({}, 500)
     for _ in range(3):
-        with pytest.raises(issuers.KeysUnavailable):
+        with pytest.raises(issuers.IssuerUnavailable):
             keys.key("rsa")
     assert len(issuer.asked) == 2
     issuer.pages["/keys"] = works

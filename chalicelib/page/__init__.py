@@ -2,36 +2,85 @@
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64encode
 from functools import cache
 from hashlib import sha256
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 from chalice import Response
 
 from chalicelib.aws import posts_endpoint
 
+if TYPE_CHECKING:
+    from chalicelib.issuer import Endpoints
+
 HTML = Path(__file__).with_name("index.html")
+
+NO_CLIENT = "Only people who have signed in can chat here, and this page cannot sign anybody in."
+NO_ENDPOINTS = "Signing in is not possible at the moment. Reload the page to try again."
 
 
 def chat_page() -> Response:
-    """The page, with headers that let it load nothing, and connect to this chat only.
+    """The page, with headers that let it load nothing, and connect to this chat only; with sign-in,
+    to the issuer's token endpoint as well.
 
     Raises `RuntimeError` if the environment does not name the chat's address. Reads the file once.
+    With sign-in, see `Endpoints.find` for the cost; if the issuer fails, the page says so.
     """
     chat = re.sub("^http", "ws", posts_endpoint())  # one stage takes connections and posts
-    html = _html().replace("{chat}", escape(chat))
-    return Response(html, headers=_headers(chat))
+    sign_in = _sign_in()
+    token_endpoint = sign_in.get("token", "").partition("?")[0]
+    data = {"chat": chat} | sign_in
+    html = _html().replace(
+        "{data}", " ".join(f'data-{name}="{escape(value)}"' for name, value in data.items())
+    )
+    return Response(html, headers=_headers(f"{chat} {token_endpoint}".strip()))
 
 
-def _headers(chat: str) -> dict[str, str | list[str]]:
+def _sign_in() -> dict[str, str]:
+    """What the page needs to sign people in, or the problem; nothing in a chat without sign-in."""
+    issuer, client = (os.environ.get(name) for name in ("SIGN_IN_ISSUER", "SIGN_IN_CLIENT"))
+    if not issuer:
+        return {}
+    if not client:
+        return {"problem": NO_CLIENT}
+    found = _endpoints(issuer).find()
+    if found is None:
+        return {"problem": NO_ENDPOINTS}
+    authorization, token = found
+    query = {
+        "response_type": "code",
+        "client_id": client,
+        "scope": "openid profile",
+        "code_challenge_method": "S256",
+    }
+    separator = "&" if "?" in authorization else "?"
+    return {
+        "client": client,
+        "authorize": f"{authorization}{separator}{urlencode(query)}&",  # the page adds the rest
+        "token": token,
+    }
+
+
+@cache
+def _endpoints(issuer: str) -> Endpoints:
+    from chalicelib.issuer import Endpoints  # the other functions need nothing of it
+
+    # On the emulator, neither the chat nor its issuer has TLS.
+    return Endpoints(issuer, {"https", urlsplit(posts_endpoint()).scheme})
+
+
+def _headers(addresses: str) -> dict[str, str | list[str]]:
     policy = {
         "default-src": "'none'",
         "script-src": _hash("script"),
         "style-src": _hash("style"),
-        "connect-src": chat,
+        "connect-src": addresses,
         "frame-ancestors": "'none'",
         "base-uri": "'none'",
         "form-action": "'none'",

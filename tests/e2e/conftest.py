@@ -18,9 +18,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from playwright.sync_api import Browser
 
 from scripts.emulator import HOST, REGION, Emulator, aws_environment
 from tests.e2e.actors import PATIENCE, Person, company
+from tests.e2e.tabs import chromium
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,12 @@ def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
     yield chat_url
     table = cloud.client("dynamodb")
     eventually(lambda: table.scan(TableName="ChaliceChat", ConsistentRead=True)["Count"] == 0)
+
+
+@pytest.fixture(scope="module")  # an open one forbids asyncio.run() elsewhere
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, WebSocketRoute, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, sync_playwright
 
-from scripts.browser import installed
 from tests.e2e.actors import PATIENCE
+from tests.e2e.browser import executable
 
 # What the server sent and the page shows, without what only this page shows: its own commands.
 LINES = """[...document.querySelectorAll("#log .line:not(.command)")].map((line) => {
@@ -51,6 +51,13 @@ class Tab:
         self.page.get_by_label("Nickname").fill(name)
         self.page.get_by_label("Room").fill(room)
         self.page.get_by_role("button", name="Chat").click()
+
+    def signs_in(self, name: str, password: str) -> None:
+        """With Cognito's form."""
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_label("Username").fill(name)
+        self.page.get_by_label("Password").fill(password)
+        self.page.get_by_role("button", name="Sign in").click()
 
     def types(self, text: str) -> None:
         self.page.get_by_label("Your message").fill(text)
@@ -124,24 +131,28 @@ OpenTab = Callable[..., Tab]
 
 
 @contextmanager
-def tabs(url: str) -> Iterator[OpenTab]:
+def chromium() -> Iterator[Browser]:
+    path = executable()
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+
+
+@contextmanager
+def tabs(browser: Browser, url: str) -> Iterator[OpenTab]:
     """Opens tabs, each as somebody with a browser of their own. No error must occur in them."""
     opened: list[Tab] = []
-    path = installed()
-    assert path, "There is no Chrome or Chromium; `make test` installs one."
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
-        def open_tab(**options: Any) -> Tab:
-            context = browser.new_context(**options)
-            context.set_default_timeout(PATIENCE * 1000)
-            context.add_init_script(WATCH)
-            opened.append(Tab(context, url))
-            return opened[-1]
+    def open_tab(**options: Any) -> Tab:
+        context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE * 1000)
+        context.add_init_script(WATCH)
+        opened.append(Tab(context, url))
+        return opened[-1]
 
+    try:
         yield open_tab
         for tab in opened:
             assert [tab.errors, tab.violations] == [[], []]
+    finally:
         for tab in opened:
             tab.context.close()
-        browser.close()

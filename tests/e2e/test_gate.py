@@ -111,6 +111,32 @@ def test_a_page_that_the_emulator_serves_may_chat(
     connection.close()
 
 
+SIGN_IN_POSTS = [
+    ("/login", "client_id=x&username=John&password=x"),
+    ("/oauth2/token", "client_id=x&grant_type=refresh_token&refresh_token=x"),
+]
+
+
+@pytest.mark.parametrize(("path", "form"), SIGN_IN_POSTS)
+def test_only_own_pages_sign_people_in(cloud: Cloud, path: str, form: str) -> None:
+    """A form of another page would sign somebody in as the one who made that page."""
+
+    def status(**headers: str) -> int:
+        content = {"Content_Type": "application/x-www-form-urlencoded"}
+        return answer(cloud, path, "POST", form, **content, **headers)[0]
+
+    port = cloud.emulator.port
+    assert [status(Origin=each.format(port=port)) for each in OTHER_ORIGINS] == [403] * 4
+    assert status() == 403  # of no page
+    assert [status(Origin=each.format(port=port)) for each in OWN_ORIGINS] == [400] * 3
+
+
+def test_the_login_form_is_shown_to_anybody(cloud: Cloud) -> None:
+    """As Cognito answers, which does not know this client."""
+    status, text, _ = answer(cloud, "/oauth2/authorize?response_type=code&client_id=x")
+    assert (status, json.loads(text)["error"]) == (400, "invalid_client")
+
+
 @pytest.fixture(scope="module")
 def page(cloud: Cloud) -> str:
     """The path of a page that API Gateway serves to anybody."""
@@ -163,6 +189,16 @@ UNSIGNED = [
     ("GET", "/_aws/execute-api/"),
     ("POST", "/_aws/execute-api/id/api/@connections/id"),
     ("DELETE", "/restapis/id/api/_user_request_/@connections/id"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("POST", "/oauth2/login"),
+    ("POST", "/oauth2/authorize"),
+    ("POST", "/oauth2/token"),
+    ("GET", "/oauth2/token"),
+    ("GET", "/oauth2/userInfo"),
+    ("GET", "/oauth2/idpresponse"),
+    ("POST", "/saml2/idpresponse"),
+    ("GET", "/logout"),
     ("GET", "/latest/meta-data/iam/security-credentials/"),
     ("GET", "/v2/_catalog"),
     ("OPTIONS", "/"),

@@ -174,6 +174,31 @@ def test_a_package_that_was_left_unfinished_is_made_anew(tmp_path: Path) -> None
         assert finished.exists()
 
 
+def test_a_change_of_the_code_does_not_install_the_requirements_again(tmp_path: Path) -> None:
+    copy = copy_project(tmp_path / "project")
+    chalice_package(copy)
+    before = packages(copy)
+    (copy / "chalicelib" / "new.py").write_text("NEW = 1")
+    app = (copy / "app.py").read_bytes() + b"# new"
+    (copy / "app.py").write_bytes(app)
+    assert "Reusing existing deployment package" in chalice_package(copy)
+    (made,) = packages(copy) - before
+    with zipfile.ZipFile(made) as package:
+        assert package.read("app.py") == app
+        assert package.read("chalicelib/new.py") == b"NEW = 1"
+        assert {"boto3/__init__.py", "jwt/__init__.py"} <= set(package.namelist())
+
+
+def chalice_package(project: Path) -> str:
+    """What `chalice package` prints."""
+    with packaging(project) as command:
+        return Emulator(free_port(), project / "emulator").run(*command, "out", cwd=project)
+
+
+def packages(project: Path) -> set[Path]:
+    return set((project / ".chalice" / "deployments").glob("[0-9a-f]*-python*.zip"))
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
     port = free_port()

@@ -104,13 +104,14 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
 # Installing
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    """A clone, in which `install.py` installs one tiny package."""
-    clone = tmp_path / "a clone"
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of a clone in which `install.py` has installed one tiny package, and its output."""
+    directory = tmp_path_factory.mktemp("clones")
+    clone = directory / "a clone"
     shutil.copytree(ROOT / "scripts", clone / "scripts")
     (clone / "requirements").mkdir()
-    wheel = tmp_path / "tiny-1-py3-none-any.whl"
+    wheel = directory / "tiny-1-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as files:
         script = zipfile.ZipInfo("tiny-1.data/scripts/tiny")
         script.external_attr = 0o100755 << 16
@@ -121,10 +122,24 @@ def clone(tmp_path: Path) -> Path:
         files.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         files.writestr("tiny-1.dist-info/RECORD", "")
     (clone / "requirements" / "run.txt").write_text(f"{wheel}\n")
-    return clone
+    python = clone / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 1\n")  # a first try was interrupted
+    python.chmod(0o755)
+    printed = install(clone)
+    return clone.rename(directory / "copy"), printed
 
 
-VENV_WITHIN = 120.0  # seconds; it takes 5 of CPU
+@pytest.fixture
+def clone(first: tuple[Path, str]) -> Iterator[Path]:
+    """That clone, at its place. To make its environment takes five seconds."""
+    copy, _ = first
+    clone = copy.with_name("a clone")
+    shutil.copytree(copy, clone, symlinks=True)
+    yield clone
+    shutil.rmtree(clone, ignore_errors=True)  # one test moves it
+
+
 INSTALL = (sys.executable, "-m", "scripts.install")
 
 
@@ -141,13 +156,9 @@ def install(clone: Path, *options: str) -> str:
     return installed.stdout
 
 
-def test_what_is_missing_is_installed_and_no_more(clone: Path) -> None:
-    python = clone / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 1\n")  # a first try was interrupted
-    python.chmod(0o755)
-    printed = install(clone)
-    assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 210 MB.\n")
+def test_what_is_missing_is_installed_and_no_more(clone: Path, first: tuple[Path, str]) -> None:
+    _, printed = first
+    assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 225 MB.\n")
     assert "\nInstalled in " in printed
     assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"]) == b"works\n"
     lookers_lock = lock(clone / "requirements", 0)
@@ -168,7 +179,6 @@ def test_what_is_missing_is_installed_and_no_more(clone: Path) -> None:
 
 
 def test_an_environment_that_will_not_do_is_made_anew(clone: Path) -> None:
-    install(clone)
     environment = clone / ".venv"
     assert is_usable(environment, by_this_python=True)
 
@@ -208,7 +218,7 @@ def test_control_c_ends_pip_and_lets_a_make_that_waits_begin(
     tiny = requirements.read_text()
     start = partial(script, "install", 0, command=[*INSTALL, "run"], cwd=clone)
     with socket.create_server((HOST, 0)) as silent_index:
-        silent_index.settimeout(VENV_WITHIN)
+        silent_index.settimeout(PATIENCE)
         url = f"http://{HOST}:{silent_index.getsockname()[1]}/"
         requirements.write_text(f"--index-url {url}\nnothing\n")
         with start() as first:
@@ -216,7 +226,7 @@ def test_control_c_ends_pip_and_lets_a_make_that_waits_begin(
             pip.settimeout(PATIENCE)
             with pip, start() as second:
                 second.prints("Another make is installing here; waiting for it ...\n")
-                requirements.write_text(tiny)
+                requirements.write_text(f"{tiny}# and no more\n")
                 first.gets(signal.SIGINT)
                 assert first.ends() != 0
                 assert "Interrupted; the next make" in first.printed

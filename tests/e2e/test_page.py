@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, WebSocketRoute, expect
+from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
 
 from scripts.emulator import ROOT
 from tests.e2e.actors import Person, Terminal
@@ -36,8 +36,8 @@ def page_url(cloud: Cloud, chat_url: str) -> str:
 
 
 @pytest.fixture
-def open_tab(page_url: str, empty_chat: str) -> Iterator[OpenTab]:
-    with tabs(page_url) as open_tab:
+def open_tab(browser: Browser, page_url: str, empty_chat: str) -> Iterator[OpenTab]:
+    with tabs(browser, page_url) as open_tab:
         yield open_tab
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Dialog, WebSocketRoute, expect
+from playwright.sync_api import Browser, Dialog, WebSocketRoute, expect
 
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud
@@ -19,10 +19,10 @@ MINUTES = 60_000  # milliseconds
 
 
 @pytest.fixture
-def open_tab(cloud: Cloud, empty_chat: str) -> Iterator[OpenTab]:
+def open_tab(browser: Browser, cloud: Cloud, empty_chat: str) -> Iterator[OpenTab]:
     url = cloud.emulator.page_url()
     assert url
-    with tabs(url) as open_tab:
+    with tabs(browser, url) as open_tab:
         yield open_tab
 
 
@@ -78,9 +78,9 @@ def test_it_is_back_after_the_server_closed_the_connection(
     assert [line for line in john.lines if re.match(BACK, line)] == john.lines[-2:-1]
 
 
-def disconnect(cloud: Cloud, url: str, name: str) -> None:
+def disconnect(cloud: Cloud, url: str, name: str, table: str = "ChaliceChat") -> None:
     """Closes somebody's connection, as API Gateway does after two hours."""
-    rows = cloud.client("dynamodb").scan(TableName="ChaliceChat", ConsistentRead=True)["Items"]
+    rows = cloud.client("dynamodb").scan(TableName=table, ConsistentRead=True)["Items"]
     (row,) = (row for row in rows if row["SK"]["S"] == f"username_{name}")
     api = cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
     api.delete_connection(ConnectionId=row["PK"]["S"])

@@ -13,11 +13,13 @@ from typing import Any
 import jwt
 import pytest
 import websocket
+from playwright.sync_api import Browser
 
 from scripts.emulator import BIN, ROOT, Emulator, Failure
 from scripts.user_pool import UserPool
 from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import Cloud, eventually, free_port
+from tests.e2e.tabs import tabs
 from tests.e2e.test_chat import TRANSCRIPT
 from tests.e2e.test_make_run import script
 from tests.issuers import rsa_key
@@ -198,7 +200,7 @@ def test_an_issuer_without_an_audience_is_refused_before_anything_is_created(
 def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserPool) -> None:
     sign_in = {"Authorize", "Authorizer", "AuthorizePermission", "AuthorizeRole"}
     assert resources(cloud, STACK) >= sign_in
-    assert deploy(cloud.emulator, "TokenIssuer=", "TokenAudience=") == chat
+    assert deploy(cloud.emulator, "TokenIssuer=", "TokenAudience=", "SignInClient=") == chat
     assert resources(cloud, STACK).isdisjoint(sign_in)
     with Person(chat) as anybody:
         anybody.says("Anybody")
@@ -210,10 +212,19 @@ def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserP
         john.hears("Current nickname: John")
 
 
-def test_make_run_prints_a_command_for_each_of_two_people(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_run_prints_how_each_of_two_people_signs_in(
+    monkeypatch: pytest.MonkeyPatch, browser: Browser
+) -> None:
+    """On the page, and in a terminal."""
     monkeypatch.setenv("SIGN_IN", "on")
     with script("run", free_port()) as run:
         run.prints("Ctrl-C stops everything")
+        page = run.prints(r"(?<=\n\nOpen )http://\S+(?= in two tabs\.\n)")
+        password = run.prints(r"(?<=Sign in as John and as Jenny\. Their password: )\S+(?=\n)")
+        with tabs(browser, page) as open_tab:
+            jenny = open_tab().opens()
+            jenny.signs_in("Jenny", password)
+            jenny.sees('Joined chat room "lobby"')
         commands = re.findall(r"\S+/wsdump 'ws://\S+'", run.printed)
         assert len(commands) == 2
         for command, name in zip(commands, ("John", "Jenny"), strict=True):
@@ -233,29 +244,46 @@ def test_sign_in_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "SIGN_IN is on or off, not 'yes'" in run.printed
 
 
-def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(cloud: Cloud) -> None:
+def test_the_commands_of_the_documentation_make_a_chat_with_sign_in(
+    cloud: Cloud, browser: Browser
+) -> None:
     """In sh, with the deployment in the middle left to the emulator, and wsdump to a Person."""
-    page = (ROOT / "docs" / "sign-in.md").read_text()
-    create, deploy_it, use = (
+    text = (ROOT / "docs" / "sign-in.md").read_text()
+    create, deploy_it, use, allow_page = (
         block
-        for block in re.findall(r"^```\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for block in re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         if "$POOL" in block
     )
     issuer = deploy_it.splitlines()[0]
-    (parameters,) = re.findall('PARAMETERS="(.*)"', deploy_it)
+    (parameters,) = re.findall('PARAMETERS="(.*)"', deploy_it, re.DOTALL)
     environment = cloud.emulator.environment | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PASSWORD": "Correct-horse-1",
     }
-    commands = f"{create}\n{issuer}\necho {parameters}\n{use.partition('wsdump')[0]}\necho $TOKEN"
-    ran = subprocess.run(
-        ["sh", "-e", "-c", commands], env=environment, capture_output=True, text=True, check=True
+
+    def shell(commands: str) -> list[str]:
+        command = ["sh", "-e", "-c", commands]
+        ran = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return ran.stdout.splitlines()
+
+    *_, pool, client, chosen, token = shell(
+        f"{create}\n{issuer}\necho $POOL\necho $CLIENT\necho {parameters}\n"
+        f"{use.partition('wsdump')[0]}\necho $TOKEN"
     )
-    *_, chosen, token = ran.stdout.splitlines()
     url = cloud.emulator.deploy(
         stack="Documented", parameters=["TableName=Documented", *chosen.split()]
     )
     with Person(f"{url}?token={token}") as john:
         john.says("/nick")
         john.hears("Current nickname: John")
+    page = cloud.emulator.page_url("Documented")
+    assert page
+    environment |= {"POOL": pool, "CLIENT": client, "PAGE": page}
+    shell(allow_page.partition("\n")[2])
+    with tabs(browser, page) as open_tab:
+        tab = open_tab().opens()
+        tab.signs_in("John", environment["PASSWORD"])
+        tab.sees('Joined chat room "lobby"')
     cloud.emulator.delete("Documented")
