@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from boto3.session import Session
 from chalice import Chalice, Response
 from chalice.app import WebsocketEvent
 
@@ -10,6 +9,7 @@ from chalicelib import (
     Authorizer,
     Handler,
     Sender,
+    Session,
     Storage,
     account_of,
     keep_deadline,

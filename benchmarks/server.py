@@ -1,6 +1,7 @@
-"""A local stand-in for API Gateway's @connections: cheap, and with configurable errors.
+"""Local stand-ins for API Gateway's @connections and for DynamoDB: cheap, with settable delays.
 
-    python -m benchmarks.server --delay 0.008 --gone 0.01 --throttled 0.01
+    python -m benchmarks.server connections --delay 0.008 --gone 0.01 --throttled 0.01
+    python -m benchmarks.server table --delay 0.004
 
 prints the port it listens on (127.0.0.1 only). A GET returns its counts as JSON and resets them.
 """
@@ -10,6 +11,7 @@ import asyncio
 import json
 import random
 import ssl
+import time
 import zlib
 from collections import Counter
 
@@ -22,14 +24,16 @@ GONE = b"HTTP/1.1 410 Gone\r\nx-amzn-ErrorType: GoneException\r\n" + NO_BODY
 THROTTLED = (
     b"HTTP/1.1 429 Too Many Requests\r\nx-amzn-ErrorType: LimitExceededException\r\n" + NO_BODY
 )
+FOUND = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\n"
 
 
 class Counts:
-    """The counts since the last GET."""
+    """The counts since the last GET; times are those of the machine's monotonic clock."""
 
     def __init__(self) -> None:
         self.delivered: Counter[bytes] = Counter()
         self.gone = 0
+        self.first = self.last = 0.0  # request, and answer
 
     def as_json(self) -> bytes:
         return json.dumps(
@@ -37,11 +41,13 @@ class Counts:
                 "delivered": self.delivered.total(),
                 "reached": len(self.delivered),
                 "gone": self.gone,
+                "first": self.first,
+                "last": self.last,
             }
         ).encode()
 
 
-class Connections(asyncio.Protocol):
+class Server(asyncio.Protocol):
     """One keep-alive connection; its client must wait for each answer before the next request."""
 
     counts = Counts()
@@ -67,26 +73,89 @@ class Connections(asyncio.Protocol):
         if len(self.buffer) < head_end + 4 + length:
             return
         method, path, _ = self.buffer.split(b" ", 2)
+        body = self.buffer[head_end + 4 :]
         self.buffer = b""
         if method == b"GET":
             self.answer_counts()
         else:
-            self.loop.call_later(self.options.delay, self.answer, path.rsplit(b"/", 1)[1])
+            Server.counts.first = Server.counts.first or time.monotonic()
+            self.loop.call_later(self.options.delay, self.respond, path, body)
 
-    def answer(self, connection_id: bytes) -> None:
-        if zlib.crc32(connection_id) < self.options.gone * 2**32:
-            self.counts.gone += 1
-            self.transport.write(GONE)
-        elif random.random() < self.options.throttled:
-            self.transport.write(THROTTLED)
-        else:
-            self.counts.delivered[connection_id] += 1
-            self.transport.write(DELIVERED)
+    def respond(self, path: bytes, body: bytes) -> None:
+        self.transport.write(self.answer(path, body))
+        Server.counts.last = time.monotonic()
+
+    def answer(self, path: bytes, body: bytes) -> bytes:
+        raise NotImplementedError
 
     def answer_counts(self) -> None:
         body = self.counts.as_json()
         self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        Connections.counts = Counts()
+        Server.counts = Counts()
+
+
+class Connections(Server):
+    """The @connections API."""
+
+    def answer(self, path: bytes, body: bytes) -> bytes:
+        connection_id = path.rsplit(b"/", 1)[1]
+        if zlib.crc32(connection_id) < self.options.gone * 2**32:
+            self.counts.gone += 1
+            return GONE
+        if random.random() < self.options.throttled:
+            return THROTTLED
+        self.counts.delivered[connection_id] += 1
+        return DELIVERED
+
+
+class Table(Server):
+    """DynamoDB with the rows of rooms, each called by the number of its members."""
+
+    def answer(self, path: bytes, body: bytes) -> bytes:
+        query = json.loads(body)
+        key = query["ExpressionAttributeValues"]
+        if "IndexName" in query:
+            room = next(value["S"] for value in key.values() if "S" in value)
+            rows = members(int(room.removeprefix("room_")))
+        else:
+            rows = sender(next(iter(key.values()))["S"])
+        if "begins_with" in query["KeyConditionExpression"]:
+            rows = rows[:1]
+        if "ProjectionExpression" in query:
+            wanted = query["ProjectionExpression"].split(", ")
+            rows = [{name: row[name] for name in wanted} for row in rows]
+        items = json.dumps({"Items": rows, "Count": len(rows), "ScannedCount": len(rows)}).encode()
+        checksum = b"x-amz-crc32: %d\r\nContent-Length: %d\r\n\r\n" % (
+            zlib.crc32(items),
+            len(items),
+        )
+        return FOUND + checksum + items
+
+
+Row = dict[str, dict[str, str]]
+EXPIRY = {"N": "4102444800"}  # in 2100
+
+
+def sender(connection_id: str) -> list[Row]:
+    """The rows of a connection, whose id begins with its room's name."""
+    name, pk, room = "username_John", {"S": connection_id}, connection_id.partition("-")[0]
+    return [
+        {"PK": pk, "SK": {"S": name}, "room": {"S": room}, "expires_at": EXPIRY},
+        {"PK": pk, "SK": {"S": f"room_{room}"}},
+    ]
+
+
+def members(count: int) -> list[Row]:
+    return [
+        {
+            "PK": {"S": f"{count}-{number:09d}c="},
+            "SK": {"S": f"room_{count}"},
+            "username": {"S": f"member{number}"},
+            "joined_at": {"N": str(1_700_000_000_000_000 + number)},
+            "expires_at": EXPIRY,
+        }
+        for number in range(count)
+    ]
 
 
 async def serve(options: argparse.Namespace) -> None:
@@ -94,8 +163,9 @@ async def serve(options: argparse.Namespace) -> None:
     if options.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.certificate)
+    kind = {"connections": Connections, "table": Table}[options.api]
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connections(options), "127.0.0.1", 0, ssl=tls, backlog=1024
+        lambda: kind(options), "127.0.0.1", 0, ssl=tls, backlog=1024
     )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -105,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("api", choices=["connections", "table"])
     parser.add_argument("--delay", type=float, default=0.008, help="seconds before an answer")
     parser.add_argument(
         "--gone", type=float, default=0, help="share of ids answering 410, always the same ones"

@@ -1,30 +1,80 @@
-"""AWS: the clients' configuration, the address for posts, an invocation's deadline."""
+"""AWS: the session and its clients, the address for posts, an invocation's deadline."""
 
+import gc
 import math
 import os
 import ssl
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import boto3
-from botocore.config import Config
-from botocore.httpsession import get_cert_path
+import botocore
+from botocore.exceptions import NoRegionError
+
+from chalicelib.table import Client, Table
 
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
 # function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
-# A call takes at most 4 attempts of 4 s and 7 s of back-off. It fits, with room for the answer,
-# into the 29 s that API Gateway waits for an integration.
-CLIENT_CONFIG = Config(
-    connect_timeout=1,
-    read_timeout=3,
-    retries={"mode": "standard", "total_max_attempts": 4},
-)
+# By default, the garbage collector searches all that has been imported each time 700 objects are
+# new: a fifth of a cold start's CPU, for nothing.
+gc.set_threshold(50_000)
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
+
+
+class Credentials(NamedTuple):
+    """Those that Lambda sets in the environment, which stay the same for its life."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def get_frozen_credentials(self) -> "Credentials":
+        return self
+
+
+class Session:
+    """The part of boto3's `Session` that Chalice and this app use.
+
+    boto3 is imported only where the environment does not say all, as Lambda's does, or for a
+    client: importing it takes longer than to post to a thousand people.
+    """
+
+    @property
+    def region_name(self) -> Any:
+        return os.environ.get("AWS_DEFAULT_REGION") or self._session.region_name
+
+    def get_credentials(self) -> Any:
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        key, secret, token = (os.environ.get(name) for name in names)
+        return (
+            Credentials(key, secret, token) if key and secret else self._session.get_credentials()
+        )
+
+    def client(self, service: str, **options: Any) -> Any:
+        return self._session.client(service, **options)
+
+    @cached_property
+    def _session(self) -> Any:
+        from boto3.session import Session
+
+        return Session()
+
+
+def client_config() -> Any:
+    """A call takes at most 4 attempts of 4 s and 7 s of back-off, as one of `table.py`."""
+    from botocore.config import Config
+
+    return Config(
+        connect_timeout=1,
+        read_timeout=3,
+        retries={"mode": "standard", "total_max_attempts": 4},
+    )
 
 
 def required(variable: str, purpose: str) -> str:
@@ -38,10 +88,27 @@ def required(variable: str, purpose: str) -> str:
     return value
 
 
-def open_table() -> Any:
-    """The boto3 `Table` that the environment variable TABLE names; no request is made."""
-    name = required("TABLE", "the DynamoDB table")
-    return boto3.resource("dynamodb", config=CLIENT_CONFIG).Table(name)
+def open_table() -> Table:
+    """The table that the environment variable TABLE names; no request is made."""
+    return Table(required("TABLE", "the DynamoDB table"), dynamodb(Session()))
+
+
+def dynamodb(session: Any) -> Any:
+    """The client for the table, at the address that boto3 would use.
+
+    Not supported: dual-stack and FIPS endpoints. Raises `NoRegionError`.
+    """
+    region = session.region_name
+    if region is None:
+        raise NoRegionError()
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = (
+        os.environ.get("AWS_ENDPOINT_URL_DYNAMODB")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or f"https://dynamodb.{region}.{suffix}"
+    )
+    tls = tls_context() if url.startswith("https:") else None
+    return Client(url, region, session.get_credentials(), tls)
 
 
 def posts_endpoint() -> str:
@@ -53,16 +120,19 @@ def lambda_context(event: Any) -> Any:
     return getattr(event, "lambda_context", event.context)
 
 
-def tls_context(session: Any) -> ssl.SSLContext:
-    """A context with the authorities that a boto3 session's clients trust; it checks host names.
+def tls_context() -> ssl.SSLContext:
+    """A context for AWS's servers, which checks host names.
 
-    These come from AWS_CA_BUNDLE or `ca_bundle` of the configuration, REQUESTS_CA_BUNDLE, or
-    botocore itself. Takes 20 ms of CPU. Raises `OSError` if the file cannot be read.
+    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, or those
+    that come with botocore. Raises `OSError` if the file cannot be read.
     """
-    chosen = session._session.get_config_variable("ca_bundle")
-    if chosen is None:
-        chosen = os.environ.get("REQUESTS_CA_BUNDLE", True)
-    return ssl.create_default_context(cafile=get_cert_path(chosen))
+    chosen = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    return _trusting(chosen or str(Path(botocore.__file__).with_name("cacert.pem")))
+
+
+@cache
+def _trusting(file: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=file)
 
 
 def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:

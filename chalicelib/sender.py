@@ -208,7 +208,7 @@ class Sender:
         if credentials is None:
             raise NoCredentialsError()
         endpoint = aws.posts_endpoint()
-        tls = aws.tls_context(self._session) if endpoint.startswith("https:") else None
+        tls = aws.tls_context() if endpoint.startswith("https:") else None
         return Poster(endpoint, self._session.region_name, credentials, tls)
 
     @cached_property
@@ -221,7 +221,7 @@ class Sender:
         return self._client("lambda")
 
     def _client(self, service: str, **options: Any) -> Any:
-        return self._session.client(service, config=aws.CLIENT_CONFIG, **options)
+        return self._session.client(service, config=aws.client_config(), **options)
 
     @property
     def _session(self) -> Any:

@@ -30,7 +30,7 @@ def begin(
                 "invocation": invocation_id,
                 "expires_at": int(clock()) + ROW_SECONDS,
             },
-            # boto3 repeats a request whose answer was lost; the second condition lets it pass.
+            # A request whose answer was lost is repeated; the second condition lets it pass.
             ConditionExpression="attribute_not_exists(PK) OR invocation = :invocation",
             ExpressionAttributeValues={":invocation": invocation_id},
         )

@@ -45,7 +45,8 @@ class Storage:
     """
 
     def __init__(self, table: Any = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`table` is a boto3 `Table`; by default the one that TABLE names, opened at first use.
+        """`table` is a `Table` as `table.py` or boto3 has it; by default, the one that TABLE names is
+        opened at first use.
 
         `clock` gives Unix time in seconds.
         """
@@ -326,7 +327,7 @@ class Storage:
     # Reads
 
     def _member_rows(self, room: str, attributes: str, **options: Any) -> Iterator[Item]:
-        """Read only the attributes needed: three take 1.5 times the CPU of two."""
+        """Read only the attributes needed: a third takes a quarter more CPU than two."""
         return self._query(
             IndexName="ReverseLookup",
             KeyConditionExpression="SK = :sk",

@@ -2,8 +2,7 @@
 
 Most of Chalice's package is botocore's data on services that the chat does not call. Its Python
 files would be compiled at every cold start, since Lambda's file system is read-only. Without that
-data and with compiled files, the package is a seventh as large, and `import app` takes a third of
-the CPU.
+data and with compiled files, the package is a seventh as large.
 """
 
 from __future__ import annotations

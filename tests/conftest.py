@@ -41,6 +41,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if is_plain and not is_worker and config.getoption("numprocesses", "none") is None:
         cores = config.hook.pytest_xdist_auto_num_workers(config=config)
         config.option.numprocesses = cores + 1
+        config.option.dist = "worksteal"  # so that no worker is left alone with the last tests
 
 
 class Clock:

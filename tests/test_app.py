@@ -28,6 +28,7 @@ def app(
 ) -> Iterator[ModuleType]:
     """A fresh import, as at a cold start."""
     monkeypatch.setenv("TABLE", table.name)
+    monkeypatch.setattr("chalicelib.aws.dynamodb", lambda _session: table.meta.client)
     sys.modules.pop("app", None)
     yield importlib.import_module("app")
     sys.modules.pop("app", None)
@@ -216,6 +217,15 @@ def test_only_the_authorizer_loads_the_library_for_tokens() -> None:
         command = [sys.executable, "-c", load]
         output = subprocess.check_output(command, env=environment | settings, text=True)
         assert len(output.split()) == loaded
+
+
+def test_a_function_starts_without_boto3() -> None:
+    environment = {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "any", "TABLE": "any"}
+    environment |= {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": os.devnull}
+    environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+    load = "import sys, app; print(*{'boto3', 'botocore.session', 'http.client'} & {*sys.modules})"
+    output = subprocess.check_output([sys.executable, "-c", load], env=environment, text=True)
+    assert output.split() == []
 
 
 AUTHORIZED = {"account": "account-1", "nickname": "John", "principalId": "account-1"}

@@ -157,7 +157,7 @@ def post_with_a_new_session(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
-def test_the_authorities_of_boto3s_variables_are_trusted(
+def test_the_authorities_that_the_environment_names_are_trusted(
     chat: Chat,
     secure: Connections,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +172,8 @@ def test_the_authorities_of_boto3s_variables_are_trusted(
 def test_the_authorities_that_come_with_botocore_are_trusted(
     chat: Chat, secure: Connections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("botocore.httpsession.where", lambda: str(tmp_path / "authority.pem"))
+    (tmp_path / "authority.pem").rename(tmp_path / "cacert.pem")
+    monkeypatch.setattr("botocore.__file__", str(tmp_path / "__init__.py"))
     post_with_a_new_session(chat)
     assert secure.received("a") == ["Hi"]
 

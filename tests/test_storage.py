@@ -436,18 +436,6 @@ def test_the_cost_of_connecting_and_disconnecting(chat: Chat, john: Person, jenn
 # Failures
 
 
-def test_the_client_retries_within_the_time_of_an_integration(
-    table: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TABLE", table.name)
-    config = Storage.from_env()._client.meta.config
-    assert config.retries["mode"] == "standard"
-    attempts = config.retries["total_max_attempts"]
-    back_off = sum(min(2**n, 20) for n in range(attempts - 1))  # botocore's longest, in seconds
-    assert attempts > 1
-    assert attempts * (config.connect_timeout + config.read_timeout) + back_off < 25
-
-
 def test_a_conflicting_transaction_is_retried(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

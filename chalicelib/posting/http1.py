@@ -40,17 +40,18 @@ class Answer(NamedTuple):
         return f"{self.status} {self.body[:MAX_REASON].decode(errors='replace')}".rstrip()
 
 
-def parse(data: bytes, ended: bool) -> Answer | None:
+def parse(data: bytes, ended: bool, longest: int = MAX_ANSWER) -> Answer | None:
     """Read an answer; None while bytes are missing.
 
     :param data: all bytes so far.
     :param ended: no more will come.
+    :param longest: the most bytes that are waited for.
     :raises ConnectionError: the data is not, and cannot become, an answer.
     """
     answer = _parse(data, ended)
     if answer is None and ended:
         raise ConnectionError("closed before the answer was complete")
-    if answer is None and len(data) >= MAX_ANSWER:
+    if answer is None and len(data) >= longest:
         raise ConnectionError("answer too long")
     return answer
 

@@ -50,9 +50,7 @@ class Signer:
             ["", "", *lines, "", names, hashlib.sha256(body).hexdigest()]
         )
         self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._key = f"AWS4{credentials.secret_key}".encode()
-        for part in scope.split("/"):
-            self._key = hmac.digest(self._key, part.encode(), "sha256")
+        self._key = _signing_key(credentials, scope)
         self._before_signature = "\r\n".join(
             [
                 " HTTP/1.1",
@@ -75,3 +73,32 @@ class Signer:
         signature = hmac.digest(self._key, (self._to_sign + canonical).encode(), "sha256").hex()
         head = f"POST {self._path}{quoted}{self._before_signature}{signature}\r\n\r\n"
         return head.encode() + self._body
+
+
+def signed(
+    credentials: FrozenCredentials, region: str, service: str, headers: dict[str, str], body: bytes
+) -> dict[str, str]:
+    """The headers of a POST to the path "/", `host` among them, with its signature."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
+    headers = headers | {"x-amz-date": stamp}
+    if credentials.token:
+        headers["x-amz-security-token"] = credentials.token
+    names = ";".join(sorted(headers))
+    lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
+    request = "\n".join(["POST", "/", "", *lines, "", names, hashlib.sha256(body).hexdigest()])
+    canonical = hashlib.sha256(request.encode()).hexdigest()
+    to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}".encode()
+    signature = hmac.digest(_signing_key(credentials, scope), to_sign, "sha256").hex()
+    credential = f"Credential={credentials.access_key}/{scope}"
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={names}, Signature={signature}"
+    )
+    return headers
+
+
+def _signing_key(credentials: FrozenCredentials, scope: str) -> bytes:
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
