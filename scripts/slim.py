@@ -18,8 +18,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# Services that the functions call; botocore's data on all others is left out.
-SERVICES = ("apigatewaymanagementapi", "dynamodb", "lambda")
+# Services that the functions call with boto3; botocore's data on all others is left out.
+SERVICES = ("apigatewaymanagementapi", "lambda")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 

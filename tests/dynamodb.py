@@ -58,7 +58,7 @@ class DynamoDB:
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "DynamoDB":
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:

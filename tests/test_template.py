@@ -664,7 +664,7 @@ def unpacked(archive: Path) -> Path:
 
 def test_the_package_has_only_the_services_that_the_functions_call(package: Path) -> None:
     described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
-    assert described == {"apigatewaymanagementapi", "dynamodb", "lambda"}
+    assert described == {"apigatewaymanagementapi", "lambda"}
     for module in (
         "app.py",
         "chalicelib/page/index.html",
@@ -711,7 +711,7 @@ def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
     use = (
         "import app;"
         "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
-        " for name in ('apigatewaymanagementapi', 'dynamodb', 'lambda')];"
+        " for name in ('apigatewaymanagementapi', 'lambda')];"
         "print(app.STORAGE.__dict__['table'].name, app.__cached__)"
     )
     table, compiled = run_in(package, use, TABLE="ChaliceChat")
