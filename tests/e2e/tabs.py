@@ -103,6 +103,7 @@ class Network:
 
     def __init__(self, tab: Tab) -> None:
         self.sent: list[str] = []  # by the page
+        self.received: list[str] = []  # by the page
         self.is_up = True
         self.clients: list[WebSocketRoute] = []
         self.servers: list[WebSocketRoute] = []
@@ -121,9 +122,14 @@ class Network:
             if self.is_up:
                 server.send(message)
 
+        def pass_back(message: str | bytes) -> None:
+            if self.is_up:
+                client.send(message)
+                self.received.append(str(message))
+
         client.on_message(pass_on)
         client.on_close(lambda code, reason: server.close() if self.is_up else None)
-        server.on_message(lambda message: client.send(message) if self.is_up else None)
+        server.on_message(pass_back)
         server.on_close(lambda code, reason: client.close() if self.is_up else None)
 
 

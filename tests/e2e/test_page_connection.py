@@ -53,11 +53,17 @@ def test_a_frame_in_time_keeps_the_connection_open_and_is_not_shown(
     before = john.lines
     for _ in range(3):
         already = len(network.sent)
-        john.page.clock.fast_forward(9 * MINUTES)
-        john.page.wait_for_timeout(500)
+        advance_until_answered(john, network, 9 * MINUTES)
         assert network.sent[already:] == ["/room"]
     john.says("/room")
     john.sees(*before, "chalice")
+
+
+def advance_until_answered(tab: Tab, network: Network, milliseconds: int) -> None:
+    """Advances the page's clock, so that it sends a frame, and waits for the answer."""
+    received = len(network.received)
+    tab.page.clock.fast_forward(milliseconds)
+    tab.awaits(lambda: len(network.received) > received)
 
 
 def test_it_is_back_after_the_server_closed_the_connection(
@@ -110,13 +116,14 @@ def test_it_notices_a_dead_connection_and_waits_for_its_nickname(
 ) -> None:
     network.is_up = False
     john.says("lost on the way?")
+    john.awaits(lambda: network.sent[-1] == "lost on the way?")
     john.page.clock.fast_forward(1 * MINUTES)
     john.shows("^Perhaps not sent")
     john.says("kept")
     network.is_up = True
     john.page.clock.fast_forward(1 * MINUTES)
     john.shows("The old connection still has the name John")
-    john.page.clock.fast_forward(1 * MINUTES)
+    advance_until_answered(john, network, 1 * MINUTES)
     jenny.hears_nothing()
     network.servers[0].close()  # API Gateway has noticed
     jenny.hears("John left room.")
