@@ -1,11 +1,11 @@
-"""Stands in for Lambda's bootstrap: imports a package's `app`, and hands it events of a text.
+"""Stands in for Lambda's bootstrap: imports a package's `app` and hands it texts.
 
     python -I -S -B bootstrap.py {package} {members} {address of the posts} [{control group}]
 
-Started by `cold.py`, with nothing but the standard library and the package on its path. Before
-each event it waits for a line on its standard input; after it, it prints its times as JSON. It
-joins the control group, if one is given, after the import: Lambda initialises a function with a
-whole CPU.
+`cold.py` starts it with nothing but the standard library and the package on its path. It waits for
+a line on its standard input before each text, and prints its times as JSON afterwards. It joins the
+control group, if one is given, after the import, because Lambda initialises a function with a whole
+CPU.
 """
 
 import time
@@ -52,7 +52,7 @@ def event(members: str) -> dict[str, object]:
 
 def main(package: str, members: str, address: str, group: str = "") -> None:
     results = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # the app's log goes elsewhere
+    os.dup2(2, 1)  # the app's log goes to standard error
     sys.path.insert(0, package)
     app = importlib.import_module("app")
     imported = time.monotonic(), time.process_time()

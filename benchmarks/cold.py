@@ -1,16 +1,16 @@
-"""Measures how long a text takes whose function has to start first, against the tutorial's.
+"""Compares this app with Chalice's tutorial: a text to a function that has to start first.
 
 Packages this app as `make package` does, and `tutorial.py` as `chalice package` does. Starts each
-in a fresh process, as Lambda does (`bootstrap.py`), and lets it answer one text, then another, in
-a room of 10, 100 and 1,000 members, over TLS. Prints Markdown tables.
+in a fresh process, as Lambda does (`bootstrap.py`), and sends it one text, then another, in a room
+of 10, 100 or 1,000 members, over TLS. Prints Markdown tables.
 
     python -m benchmarks.cold --imports
 
-prints the modules whose import takes longest, and
+prints the modules whose import takes longest.
 
     python -m benchmarks.cold --memory
 
-what more memory, and the CPU that comes with it, would bring and cost.
+prints what more memory would cost, and how much faster its CPU would make a text.
 """
 
 import argparse
@@ -40,10 +40,10 @@ TABLE_DELAY = 0.004  # seconds: DynamoDB's time for a query
 MEMBERS = [10, 100, 1_000]
 WORK = ROOT / ".local" / "bench"
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD = 20_000  # µs: Lambda's, by its steps in CPU time
+PERIOD = 20_000  # µs: Lambda's, to judge by the steps in its CPU time
 
 PHASES = ("interpreter", "import", "clients", "table reads", "connections", "posts")
-SHARE = 512 / 1_769  # of a CPU, which Lambda gives a function of 512 MB
+SHARE = 512 / 1_769  # of a CPU: what Lambda gives a function of 512 MB
 
 
 class Cpu(NamedTuple):
@@ -81,7 +81,7 @@ class Servers(NamedTuple):
     authority: Path
 
     def environment(self) -> dict[str, str]:
-        """As Lambda sets it, and addresses on this machine."""
+        """The variables that Lambda sets, with addresses on this machine."""
         return {
             "AWS_LAMBDA_FUNCTION_NAME": "message",
             "AWS_REGION": REGION,
@@ -99,7 +99,7 @@ class Servers(NamedTuple):
         return f"https://127.0.0.1:{self.connections}/api"
 
     def counts(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Of the table and of the connections, since the last call."""
+        """The counts of the table and of the connections since the last call."""
         return count(self.table, self.tls), count(self.connections, self.tls)
 
     @property
@@ -148,7 +148,7 @@ def our_package() -> Path:
 
 @contextmanager
 def group(share: float) -> Iterator[Path | None]:
-    """The file of a control group by which a process joins it; None for a whole CPU."""
+    """The file through which a process joins a new control group; None for a whole CPU."""
     if share == 1:
         yield None
         return
@@ -177,7 +177,7 @@ def has_groups() -> bool:
 
 
 def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
-    """Two texts in a fresh process; without control groups, the times are computed from the CPU."""
+    """Two texts in a fresh process. Without control groups, times are computed from CPU."""
     limited = cpu.after < 1 and has_groups()
     with group(cpu.after if limited else 1) as processes:
         before = processes if cpu.before < 1 else None
@@ -241,7 +241,7 @@ def text(
 
 
 def slowed(run: Run, cpu: Cpu) -> Run:
-    """What a share of a CPU would have made of a run with a whole one."""
+    """The run, made on a whole CPU, with the times that it would take on a share of one."""
     early = run.phases["interpreter"] + run.phases["import"]
     late_cpu = max(0.0, run.cpu - early)
     phases = dict(run.phases)
@@ -281,9 +281,10 @@ def servers() -> Iterator[Servers]:
 
 @contextmanager
 def unpacked(packages: dict[str, Path], authority: Path) -> Iterator[dict[str, Path]]:
-    """Directories to which nobody writes compiled files: `bootstrap.py` is started with -B.
+    """The directories of the unpacked packages.
 
-    The servers' authority is added to those that come with botocore.
+    The servers' authority is added to those that come with botocore. No compiled files are added:
+    `bootstrap.py` is started with -B.
     """
     with tempfile.TemporaryDirectory() as name:
         directories = {package: Path(name) / package for package in packages}
@@ -296,7 +297,10 @@ def unpacked(packages: dict[str, Path], authority: Path) -> Iterator[dict[str, P
 
 
 def measure(packages: dict[str, Path], repeat: int, cpus: list[Cpu]) -> Runs:
-    """The packages take turns; the tutorial's 1,000 members, which take 30 s, have one."""
+    """The packages take turns.
+
+    On each CPU, the tutorial posts to 1,000 members in one run only, since that takes 30 s.
+    """
     runs: Runs = {}
     with servers() as where, unpacked(packages, where.authority) as directories:
         for turn in range(repeat):
@@ -408,7 +412,7 @@ def print_targets(runs: Runs, has_before: bool) -> bool:
 
 
 def print_memory(repeat: int) -> None:
-    """Lambda bills the import as well as the invocation, by the memory."""
+    """Lambda bills the import and the invocation, in proportion to the memory."""
     cpus = {size: Cpu(f"{size:,} MB", 1, min(1, size / 1_769)) for size in (512, 1_024, 1_769)}
     runs = measure({"this app": our_package()}, repeat, list(cpus.values()))
     print("| memory | members | cold | a million cold | warm | a million warm |")
@@ -424,7 +428,7 @@ def print_memory(repeat: int) -> None:
 
 
 def print_imports(package: Path) -> None:
-    """The modules that take more than 5 ms, with those they import."""
+    """Prints the modules that take more than 5 ms, with their own imports."""
     python = [sys.executable, "-I", "-S", "-B", "-X", "importtime", "-c"]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import app"
     with servers() as where, unpacked({"app": package}, where.authority) as directories:

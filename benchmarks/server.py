@@ -3,7 +3,8 @@
     python -m benchmarks.server connections --delay 0.008 --gone 0.01 --throttled 0.01
     python -m benchmarks.server table --delay 0.004
 
-prints the port it listens on (127.0.0.1 only). A GET returns its counts as JSON and resets them.
+Each prints the port it listens on (127.0.0.1 only). A GET returns its counts as JSON, and resets
+them.
 """
 
 import argparse
@@ -33,7 +34,7 @@ class Counts:
     def __init__(self) -> None:
         self.delivered: Counter[bytes] = Counter()
         self.gone = 0
-        self.first = self.last = 0.0  # request, and answer
+        self.first = self.last = 0.0  # of the first request, and of the last answer
 
     def as_json(self) -> bytes:
         return json.dumps(
@@ -109,7 +110,7 @@ class Connections(Server):
 
 
 class Table(Server):
-    """DynamoDB with the rows of rooms, each called by the number of its members."""
+    """DynamoDB with the rows of rooms, each named after the number of its members."""
 
     def answer(self, path: bytes, body: bytes) -> bytes:
         query = json.loads(body)

@@ -1,7 +1,7 @@
 """The baseline of `cold.py`: a text as Chalice's tutorial handles it, to be packaged as an app.py.
 
-It makes the tutorial's requests in the tutorial's order, from objects that it makes at the same
-moments: the table at import, the client for posts at the first event. The commands are left out.
+It makes the tutorial's requests in the tutorial's order. As in the tutorial, the table is created
+at import, and the client for posts at the first event. The commands are left out.
 """
 
 import os

@@ -20,15 +20,15 @@ from chalicelib.table import Client, Table
 # function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
-# By default, the garbage collector searches all that has been imported each time 700 objects are
-# new: a fifth of a cold start's CPU, for nothing.
+# By default, the garbage collector runs after every 700 new objects. While modules are imported,
+# that takes a fifth of a cold start's CPU and frees nothing.
 gc.set_threshold(50_000)
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
 
 
 class Credentials(NamedTuple):
-    """Those that Lambda sets in the environment, which stay the same for its life."""
+    """Credentials from the environment. Lambda sets them once, for the life of the process."""
 
     access_key: str
     secret_key: str
@@ -41,8 +41,8 @@ class Credentials(NamedTuple):
 class Session:
     """The part of boto3's `Session` that Chalice and this app use.
 
-    boto3 is imported only where the environment does not say all, as Lambda's does, or for a
-    client: importing it takes longer than to post to a thousand people.
+    boto3 is imported only for a client, or where the environment lacks the variables that Lambda
+    sets. Importing it takes longer than posting to a thousand people.
     """
 
     @property
@@ -67,7 +67,7 @@ class Session:
 
 
 def client_config() -> Any:
-    """A call takes at most 4 attempts of 4 s and 7 s of back-off, as one of `table.py`."""
+    """A call makes at most 4 attempts of 4 s and backs off for at most 7 s, as in `table.py`."""
     from botocore.config import Config
 
     return Config(
@@ -96,7 +96,8 @@ def open_table() -> Table:
 def dynamodb(session: Any) -> Any:
     """The client for the table, at the address that boto3 would use.
 
-    Not supported: dual-stack and FIPS endpoints. Raises `NoRegionError`.
+    Not supported: dual-stack and FIPS endpoints, and addresses in AWS's configuration file. Raises
+    `NoRegionError` without a region.
     """
     region = session.region_name
     if region is None:
@@ -123,8 +124,8 @@ def lambda_context(event: Any) -> Any:
 def tls_context() -> ssl.SSLContext:
     """A context for AWS's servers, which checks host names.
 
-    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, or those
-    that come with botocore. Raises `OSError` if the file cannot be read.
+    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names. If neither
+    is set, it trusts those that come with botocore. Raises `OSError` if the file cannot be read.
     """
     chosen = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     return _trusting(chosen or str(Path(botocore.__file__).with_name("cacert.pem")))

@@ -1,7 +1,7 @@
-"""The chat's table, by DynamoDB's operations over the standard library.
+"""The chat's table: DynamoDB's operations over the standard library.
 
-The interface is that of boto3's `Table`, as far as the chat uses it, and so are the errors. boto3 or
-botocore would take most of a cold start's CPU (`benchmarks/README.md`).
+It has the part of boto3's `Table` that the chat uses, and raises errors like boto3's. A client of
+boto3 or botocore would take most of a cold start's CPU (`benchmarks/README.md`).
 
 docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.LowLevelAPI.html
 """
@@ -24,11 +24,11 @@ from chalicelib.posting.http1 import Answer, Endpoint, parse
 from chalicelib.posting.sigv4 import Credentials, signed
 from chalicelib.rows import Item
 
-# As in the standard mode of AWS's own clients: a call makes at most 4 attempts, which take 4 s each,
-# or 5 s with a new connection over TLS, with at most 7 s of back-off. It fits into the 29 s that API
+# A call makes at most 4 attempts of 4 s each, or 5 s over TLS. Between them it backs off for at
+# most 7 s, as AWS's own clients do in their standard mode. So it fits into the 29 s that API
 # Gateway waits for an integration.
 ATTEMPTS = 4
-CONNECT_SECONDS = 1  # and as long for TLS
+CONNECT_SECONDS = 1  # and another for TLS
 ANSWER_SECONDS = 3
 PASSING = {
     "InternalServerError",
@@ -39,7 +39,7 @@ PASSING = {
 }
 
 IDLE_SECONDS = 50  # as in `posting/pool.py`
-LONGEST_ANSWER = 8_000_000  # a page holds 1 MB, which JSON makes larger
+LONGEST_ANSWER = 8_000_000  # a page holds 1 MB, and is larger as JSON
 
 # The parameters and results that are rows, or parts of one.
 PARAMETERS = {"Item", "Key", "ExpressionAttributeValues", "ExclusiveStartKey"}
@@ -55,7 +55,7 @@ class TransactionCanceledException(ClientError):
 
 
 class Table:
-    """`table.put_item` and the like are the client's, of this one table."""
+    """One table: its operations, such as `put_item`, are the client's with its name filled in."""
 
     def __init__(self, name: str, client: Any) -> None:
         self.name = name
@@ -66,16 +66,17 @@ class Table:
 
 
 class Client:
-    """DynamoDB's operations, which take and return rows of Python's strings and integers.
+    """DynamoDB's operations on rows of Python's strings and integers.
 
     Attributes of other types are returned in DynamoDB's own notation, and so are the rows in errors.
 
-    Connection errors, time-outs, throttling and server errors are retried. A call raises botocore's
-    `ClientError`, or `EndpointConnectionError` (a `BotoCoreError`) without an answer. A write that
-    is retried may be carried out twice, except for a transaction.
+    Connection errors, time-outs, throttling and server errors are retried. A failed call raises
+    botocore's `ClientError`. If there was no answer, it raises `EndpointConnectionError`; without
+    credentials, `NoCredentialsError` (both are `BotoCoreError`). A retried write may be carried out
+    twice, but a transaction is carried out once.
 
-    No connection is opened before the first call, and one is kept. Calls from several threads are
-    safe, and wait for each other. Proxies are not supported.
+    The first call opens a connection, and later calls reuse it. Threads may share the client; their
+    calls run one at a time. Proxies are not supported.
     """
 
     exceptions = SimpleNamespace(
@@ -108,7 +109,7 @@ class Client:
         return self._call("DeleteItem", params)
 
     def transact_write_items(self, **params: Any) -> Any:
-        """The token makes DynamoDB carry out a retried transaction once."""
+        """Its token makes DynamoDB carry out a retried transaction only once."""
         return self._call("TransactWriteItems", {"ClientRequestToken": str(uuid4())} | params)
 
     def _call(self, operation: str, params: Item) -> Any:
@@ -134,7 +135,7 @@ class Client:
         raise error
 
     def _exchange(self, operation: str, body: bytes) -> Answer:
-        """Raises `OSError` without an answer."""
+        """Raises `OSError` if there is no answer."""
         headers = {
             "content-type": "application/x-amz-json-1.0",
             "host": self._endpoint.authority,
@@ -161,7 +162,7 @@ class Client:
                 return answer
 
     def _connected(self) -> socket.socket:
-        """The kept connection, unless it was closed or idle for long; or else a new one."""
+        """The kept connection, or a new one if that was closed or idle for too long."""
         if self._socket:
             closed = select.select([self._socket], [], [], 0)[0]
             if not closed and time.time() < self._idle_since + IDLE_SECONDS:

@@ -29,7 +29,7 @@ COMMAND = ("chalice", "package", "--merge-template", "resources.json")
 
 @contextmanager
 def packaging(project: Path) -> Iterator[Sequence[str]]:
-    """The command that packages a project, which at most one process runs at a time.
+    """The command that packages a project; at most one process runs it at a time.
 
     Chalice would reuse a package that another process is still writing, or left unfinished.
     """
@@ -46,8 +46,8 @@ def requirements_kept(project: Path) -> Iterator[None]:
     """Spares Chalice from installing the requirements again when only the code has changed.
 
     Chalice reuses a package that has the name of the one it is about to make. So this copies the
-    package kept for these requirements to that name, after Chalice's own `inject_latest_app` has
-    put the code into it.
+    package kept for these requirements, lets Chalice's own `inject_latest_app` put the code into
+    the copy, and gives the copy that name.
     """
     compileall.compile_dir(project / "chalicelib", quiet=2)  # the name depends on these files too
     osutils = OSUtils()
@@ -68,7 +68,7 @@ def requirements_kept(project: Path) -> Iterator[None]:
 
 def main() -> int:
     out = Path(sys.argv[1])
-    # Chalice asks for a region, though the package is the same for all.
+    # Chalice asks for a region, though the package is the same for all regions.
     region = get_session().get_config_variable("region") or "us-east-1"
     with packaging(ROOT) as (chalice, *arguments):
         packaged = subprocess.run(

@@ -1,8 +1,8 @@
 """Makes deployment packages smaller, and quicker to import.
 
-Most of Chalice's package is botocore's data on services that the chat does not call. Its Python
-files would be compiled at every cold start, since Lambda's file system is read-only. Without that
-data and with compiled files, the package is a seventh as large.
+Most of Chalice's package is botocore's data on services that the chat does not call with boto3.
+Without that data, the package is a seventh as large. Its Python files are compiled here: Lambda's
+file system is read-only, so they would be compiled at every cold start.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
 def slim(out: Path, kept: Path) -> None:
-    """Rewrites the package in a directory that `chalice package` wrote, and the template beside it.
+    """Rewrites the package and the template that `chalice package` wrote to a directory.
 
     The authorizer gets a package of its own, the only one with the library for tokens. The same
     package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
-    call: they take most of the time, and seldom change.
+    call: rewriting them takes most of the time, and they seldom change.
     """
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
@@ -52,7 +52,7 @@ def slim(out: Path, kept: Path) -> None:
 
 
 def digest(entries: Sequence[zipfile.ZipInfo]) -> str:
-    """A hash that differs if rewriting the entries would give other bytes."""
+    """A hash that differs if rewriting the entries would give different bytes."""
     contents = [(entry.filename, entry.CRC) for entry in entries]
     rewriting = (Path(__file__).read_text(), sys.implementation.cache_tag)
     return hashlib.sha256(repr((sorted(contents), rewriting)).encode()).hexdigest()[:32]
@@ -89,7 +89,7 @@ def is_code(name: str) -> bool:
 
 def is_needed(name: str) -> bool:
     package, *parts = name.split("/")
-    if "__pycache__" in parts:  # from the packaging machine; `slim` compiles again
+    if "__pycache__" in parts:  # from the packaging machine; `rewrite` makes new ones
         return False
     if package in ("boto3", "botocore") and parts[0] == "data" and len(parts) > 2:
         return parts[1] in SERVICES

@@ -1,4 +1,4 @@
-"""moto's DynamoDB behind a local HTTP server, which can fail as told."""
+"""moto's DynamoDB behind a local HTTP server, which can be told to fail."""
 
 import json
 import ssl

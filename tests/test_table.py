@@ -1,4 +1,4 @@
-"""The table's own client: as boto3's, and what it does when DynamoDB fails."""
+"""The table's own client does what boto3's does, and retries when DynamoDB fails."""
 
 import ssl
 from collections.abc import Iterator

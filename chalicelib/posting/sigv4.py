@@ -1,4 +1,4 @@
-"""Signs posts with AWS Signature Version 4.
+"""Signs posts, and requests to DynamoDB, with AWS Signature Version 4.
 
 docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -78,7 +78,10 @@ class Signer:
 def signed(
     credentials: FrozenCredentials, region: str, service: str, headers: dict[str, str], body: bytes
 ) -> dict[str, str]:
-    """The headers of a POST to the path "/", `host` among them, with its signature."""
+    """The headers, plus those that sign a POST to the path "/".
+
+    `host` must be among them, and all names in lower case.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     headers = headers | {"x-amz-date": stamp}
