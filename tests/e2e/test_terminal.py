@@ -66,6 +66,10 @@ class Emulated(Terminal):
     def display(self) -> Screen:
         return Screen(self._written)
 
+    def prints(self, line: str) -> None:
+        """It is the last one soon. If it comes quickly, wsdump prints a second prompt after it."""
+        eventually(lambda: self.screen.rstrip("> ").endswith(f"{line}\n"))
+
     def shows(self, rows: list[str]) -> None:
         """These rows, and a prompt with nothing typed; no bell, and no new title."""
         with suppress(pytest.fail.Exception):
@@ -88,9 +92,9 @@ def enters(chat: str, name: str) -> Iterator[Emulated]:
     with Emulated(WSDUMP, chat) as person:
         eventually(lambda: person.screen.endswith("> "))
         person.types(name)
-        eventually(lambda: person.screen.endswith("list of commands.\n> "))
+        person.prints("Type /help for list of commands.")
         person.types("/join tea")
-        eventually(lambda: person.screen.endswith('Joined chat room "tea"\n> '))
+        person.prints('< Joined chat room "tea"')
         yield person
 
 
@@ -98,7 +102,7 @@ def test_every_row_names_its_author_whatever_is_sent(
     jenny: Emulated, arrive: Callable[..., Person]
 ) -> None:
     john = arrive("John", "tea")
-    eventually(lambda: jenny.screen.endswith("John joined room.\n> "))
+    jenny.prints("< John joined room.")
     *rows, _ = jenny.display.rows
     for text, seen in ATTACKS:
         john.says(text)
@@ -109,7 +113,7 @@ def test_every_row_names_its_author_whatever_is_sent(
 
 def test_every_row_names_its_author_whatever_is_typed(empty_chat: str, jenny: Emulated) -> None:
     with enters(empty_chat, "John") as john:
-        eventually(lambda: jenny.screen.endswith("John joined room.\n> "))
+        jenny.prints("< John joined room.")
         *rows, _ = jenny.display.rows
         john.types(f"\x16\x1b[1A\x16\x1b[2K\x16\r< {FORGED}")  # Ctrl-V: the next key as it is
         jenny.shows([*rows, "", "< John: \ufffd[1A\ufffd[2K", f"John: < {FORGED}"])
