@@ -113,7 +113,8 @@ def as_from_a_terminal() -> None:
 class Terminal:
     """A program on a pseudo-terminal, and its screen.
 
-    wsdump replaces its prompt by each frame that it receives; `screen` shows the result.
+    wsdump replaces its prompt by each frame that it receives; `screen` shows the result. If an
+    answer comes before the prompt, wsdump prints two, which `screen` shows as one.
     """
 
     def __init__(self, *command: str | Path, cwd: Path | None = None) -> None:
@@ -148,6 +149,7 @@ class Terminal:
     @property
     def screen(self) -> str:
         text = self._written.decode(errors="replace").replace("\r\n", "\n")
+        text = re.sub(r"(?m)^(> )+", "> ", text)
         text = re.sub(r"> \x1b\[2K\x1b\[E", "", text)
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 

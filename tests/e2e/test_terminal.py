@@ -67,8 +67,8 @@ class Emulated(Terminal):
         return Screen(self._written)
 
     def prints(self, line: str) -> None:
-        """It is the last one soon. If it comes quickly, wsdump prints a second prompt after it."""
-        eventually(lambda: self.screen.rstrip("> ").endswith(f"{line}\n"))
+        """It is the last one before the prompt soon."""
+        eventually(lambda: self.screen.endswith(f"{line}\n> "))
 
     def shows(self, rows: list[str]) -> None:
         """These rows, and a prompt with nothing typed; no bell, and no new title."""
