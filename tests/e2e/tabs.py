@@ -10,8 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, sync_playwright
 
+from scripts.browser import launched
 from tests.e2e.actors import PATIENCE
-from tests.e2e.browser import executable
 
 # The lines from the server, as the page shows them; its own commands are left out.
 LINES = """[...document.querySelectorAll("#log .line:not(.command)")].map((line) => {
@@ -137,10 +137,11 @@ OpenTab = Callable[..., Tab]
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    path = executable()
+def chromium(*arguments: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = launched(playwright, *arguments)
+        assert browser, "There is no Chrome or Chromium; `make test` installs one."
+        yield browser
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from botocore.auth import SigV4QueryAuth
@@ -20,8 +19,8 @@ from botocore.credentials import Credentials
 
 from scripts.emulator import HOST, REGION
 from tests.e2e.actors import PATIENCE
-from tests.e2e.browser import browser
 from tests.e2e.conftest import Cloud
+from tests.e2e.tabs import chromium
 
 PAGE = """<!doctype html>
 <script>
@@ -71,7 +70,8 @@ class Site:
                 pass
 
         self.server = ThreadingHTTPServer((HOST, 0), Answer)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        serve = self.server.serve_forever
+        threading.Thread(target=serve, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def create_function(cloud: Cloud) -> tuple[str, str]:
 
 
 def test_it_can_neither_read_nor_chat_nor_create_a_function(
-    cloud: Cloud, chat_url: str, site: Site, tmp_path: Path
+    cloud: Cloud, chat_url: str, site: Site
 ) -> None:
     """Even if it knew the credentials."""
     signed, body = create_function(cloud)
@@ -117,7 +117,8 @@ def test_it_can_neither_read_nor_chat_nor_create_a_function(
         {"emulator": emulator, "chat": chat_url, "signed": signed, "body": body}
     )
     port = site.server.server_address[1]
-    with browser(f"http://evil.example:{port}/", tmp_path, evil_example=HOST):
+    with chromium(f"--host-resolver-rules=MAP evil.example {HOST}") as browser:
+        browser.new_page().goto(f"http://evil.example:{port}/")
         seen = site.seen.get(timeout=PATIENCE)
     functions = cloud.client("lambda").list_functions()["Functions"]
     assert [seen, "evil" in [function["FunctionName"] for function in functions]] == [
