@@ -63,12 +63,15 @@ class AwsCli:
 def serve() -> None:
     from awscli.clidriver import create_clidriver
 
+    models = create_clidriver().session.get_component("data_loader")  # keeps what it has read
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for line in sys.stdin:
         output, errors = text_file(), text_file()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             try:
-                status = create_clidriver().main(json.loads(line))
+                driver = create_clidriver()
+                driver.session.register_component("data_loader", models)
+                status = driver.main(json.loads(line))
             except SystemExit as end:
                 status = end.code
         print(json.dumps([status, text_of(output), text_of(errors)]), file=answers, flush=True)
