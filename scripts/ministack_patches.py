@@ -4,18 +4,22 @@ They patch MiniStack's internals; the exact version in requirements/emulator.txt
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 import queue
 import secrets
 import sys
+import tempfile
 import threading
 import time
+import zipfile
 from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 from ministack import app
@@ -37,6 +41,7 @@ SECRET = secrets.token_hex(16)
 logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
+unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 ending = threading.Event()
 conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
@@ -63,6 +68,9 @@ def apply(output: TextIO) -> None:
     # It sent all WebSocket messages of a function to one process, one at a time, and dropped the
     # function's output.
     lambda_runtime.get_or_create_worker = Environments
+
+    # It unpacked the code for each process of a function again.
+    lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
     # It did not print the functions' logs.
     lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
@@ -174,6 +182,22 @@ class Environments:
         lambda_svc._emit_lambda_logs(
             {"config": self._config}, request_id, text, failed, milliseconds
         )
+
+
+class UnpackedOnce(zipfile.ZipFile):
+    """A package whose files are unpacked once, for all processes: the others get links to them."""
+
+    def extractall(self, path: Any = None, *arguments: Any, **options: Any) -> None:
+        assert self.filename is not None
+        content = hashlib.sha256(Path(self.filename).read_bytes()).hexdigest()
+        unpacked = Path(tempfile.gettempdir(), f"code-{content}")
+        with unpacking:
+            if not unpacked.exists():
+                unfinished = unpacked.with_suffix(".unfinished")
+                super().extractall(unfinished)
+                unfinished.rename(unpacked)
+        for entry in unpacked.iterdir():
+            Path(path, entry.name).symlink_to(entry)
 
 
 def log_and_print(
