@@ -47,7 +47,7 @@ def requirements_kept(project: Path) -> Iterator[None]:
 
     Chalice reuses a package that has the name of the one it is about to make. So this copies the
     package kept for these requirements, lets Chalice's own `inject_latest_app` put the code into
-    the copy, and gives the copy that name.
+    the copy, and gives the copy that name. It removes older packages, of 20 MB each.
     """
     compileall.compile_dir(project / "chalicelib", quiet=2)  # the name depends on these files too
     osutils = OSUtils()
@@ -62,8 +62,11 @@ def requirements_kept(project: Path) -> Iterator[None]:
         packager.inject_latest_app(str(unfinished), str(project))
         unfinished.rename(package)
     yield
-    if package.exists() and not kept.exists():
-        kept.hardlink_to(package)
+    if package.exists():
+        if not kept.exists():
+            kept.hardlink_to(package)
+        for older in set(package.parent.glob(f"*-{python}.zip")) - {package, kept}:
+            older.unlink()
 
 
 def main() -> int:
