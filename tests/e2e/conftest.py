@@ -49,11 +49,11 @@ CLOUDS: list[Cloud] = []  # running
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow tests come first, so that the workers of pytest-xdist end at the same time."""
+    """The slow files come first, so that the workers of pytest-xdist end at the same time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-    items.sort(key=lambda item: "e2e" not in item.keywords)
+    items.sort(key=lambda item: ("e2e" not in item.keywords, item.path.stem != "test_poster"))
 
 
 def eventually(condition: Callable[[], bool]) -> None:
