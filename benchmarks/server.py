@@ -14,6 +14,7 @@ import random
 import ssl
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 
 NO_BODY = (
@@ -48,7 +49,7 @@ class Counts:
         ).encode()
 
 
-class Server(asyncio.Protocol):
+class Server(asyncio.Protocol, ABC):
     """One keep-alive connection; its client must wait for each answer before the next request."""
 
     counts = Counts()
@@ -86,8 +87,9 @@ class Server(asyncio.Protocol):
         self.transport.write(self.answer(path, body))
         Server.counts.last = time.monotonic()
 
+    @abstractmethod
     def answer(self, path: bytes, body: bytes) -> bytes:
-        raise NotImplementedError
+        """The whole response to a request."""
 
     def answer_counts(self) -> None:
         body = self.counts.as_json()

@@ -31,7 +31,7 @@ Item = dict[str, Any]
 
 
 class Account(NamedTuple):
-    """Somebody who has signed in."""
+    """What a valid token says of the person who connects."""
 
     id: str  # the token's `sub`
     nickname: str

@@ -47,6 +47,16 @@ def jenny(network: Network, john: Tab, arrive: Callable[..., Person]) -> Person:
     return jenny
 
 
+@pytest.fixture
+def pair(open_tab: OpenTab, arrive: Callable[..., Person]) -> tuple[Tab, Person]:
+    """John on the page, with the real clock and network, and Jenny in his room."""
+    john = open_tab().opens()
+    john.enters("John", "chalice")
+    jenny = arrive("Jenny", "chalice")
+    john.reads("Jenny joined room.")
+    return john, jenny
+
+
 def test_a_frame_in_time_keeps_the_connection_open_and_is_not_shown(
     john: Tab, network: Network
 ) -> None:
@@ -67,12 +77,9 @@ def advance_until_answered(tab: Tab, network: Network, milliseconds: int) -> Non
 
 
 def test_it_is_back_after_the_server_closed_the_connection(
-    cloud: Cloud, open_tab: OpenTab, arrive: Callable[..., Person], empty_chat: str
+    cloud: Cloud, pair: tuple[Tab, Person], empty_chat: str
 ) -> None:
-    john = open_tab().opens()
-    john.enters("John", "chalice")
-    jenny = arrive("Jenny", "chalice")
-    john.reads("Jenny joined room.")
+    john, jenny = pair
     john.types("half a")
     disconnect(cloud, empty_chat, "John")
     jenny.hears("John left room.", "John joined room.")
@@ -92,13 +99,8 @@ def disconnect(cloud: Cloud, url: str, name: str, table: str = "ChaliceChat") ->
     api.delete_connection(ConnectionId=row["PK"]["S"])
 
 
-def test_it_is_back_after_the_network_was_gone(
-    open_tab: OpenTab, arrive: Callable[..., Person]
-) -> None:
-    john = open_tab().opens()
-    john.enters("John", "chalice")
-    jenny = arrive("Jenny", "chalice")
-    john.reads("Jenny joined room.")
+def test_it_is_back_after_the_network_was_gone(pair: tuple[Tab, Person]) -> None:
+    john, jenny = pair
     john.context.set_offline(True)
     john.shows(r"^Connection lost at \d")
     for text in ("one", "two", "/nick Jonathan", "three"):
@@ -173,12 +175,9 @@ def test_a_text_that_the_server_refuses_is_shown_as_not_sent(
 
 
 def test_texts_that_are_typed_faster_than_the_pace_arrive_in_order(
-    open_tab: OpenTab, arrive: Callable[..., Person]
+    pair: tuple[Tab, Person],
 ) -> None:
-    john = open_tab().opens()
-    john.enters("John", "chalice")
-    jenny = arrive("Jenny", "chalice")
-    john.reads("Jenny joined room.")
+    john, jenny = pair
     texts = [f"text {n}" for n in range(30)]
     for text in texts:
         john.says(text)
@@ -214,13 +213,8 @@ def test_a_server_that_does_not_answer(open_tab: OpenTab) -> None:
     john.shows("^The chat does not answer. Check your connection, and try again.$")
 
 
-def test_a_redeployment_meanwhile(
-    cloud: Cloud, open_tab: OpenTab, tmp_path: Path, arrive: Callable[..., Person]
-) -> None:
-    john = open_tab().opens()
-    john.enters("John", "chalice")
-    jenny = arrive("Jenny", "chalice")
-    john.reads("Jenny joined room.")
+def test_a_redeployment_meanwhile(cloud: Cloud, pair: tuple[Tab, Person], tmp_path: Path) -> None:
+    john, jenny = pair
     project = copy_project(tmp_path / "project")
     handler = project / "chalicelib" / "handler.py"
     handler.write_text(handler.read_text().replace("Unknown command: ", "New and unknown: "))
