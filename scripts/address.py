@@ -11,11 +11,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from scripts.emulator import ROOT, STACK, Emulator, Failure, endpoint_of
+from scripts.emulator import HOST, ROOT, STACK, Emulator, Failure, endpoint_of
 
 DEFAULT_PORT = 4566
 ADDRESS = "WebsocketConnectEndpointURL"
@@ -31,18 +32,25 @@ def address(arguments: argparse.Namespace) -> str:
     if arguments.url:
         return str(arguments.url)
     if arguments.stack:
-        return output_of(arguments.stack, ADDRESS)
+        return address_of(arguments.stack, ADDRESS, "ws://{}", "WebsocketAPIId")
     return address_here(port())
 
 
 def page_address(arguments: argparse.Namespace) -> str | None:
     """The address of that chat's web page; None if it has none, or was named by its address."""
+    if arguments.url:
+        return None
     with suppress(NoOutput):
-        if arguments.stack:
-            return output_of(arguments.stack, PAGE)
-        if not arguments.url:
-            return f"http://{endpoint_of(port(), output_of(STACK, 'RestAPIId'))}/"
+        return address_of(arguments.stack or STACK, PAGE, "http://{}/", "RestAPIId")
     return None
+
+
+def address_of(stack: str, output: str, address: str, api: str) -> str:
+    """An output of the stack or, on the emulator, where that leads nowhere, the API's address."""
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+    if endpoint.hostname != HOST or not endpoint.port:
+        return output_of(stack, output)
+    return address.format(endpoint_of(endpoint.port, output_of(stack, api)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +68,7 @@ def address_here(port: int) -> str:
     aws = {name: value for name, value in emulator.environment.items() if name.startswith("AWS_")}
     os.environ.update(aws)
     try:
-        return f"ws://{endpoint_of(port, output_of(STACK, 'WebsocketAPIId'))}"
+        return address_of(STACK, ADDRESS, "ws://{}", "WebsocketAPIId")
     except Failure:
         raise Failure(f"The chat on port {port} is not deployed yet; retry in a moment.") from None
 

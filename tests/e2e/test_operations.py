@@ -180,9 +180,11 @@ def test_two_stacks_side_by_side_one_with_everything_but_the_page_switched_on(
     assert (
         account.emulator.page_url() == f"http://{endpoint_of(account.emulator.port, page['id'])}/"
     )
+    printed = make(account, "url", f"STACK={STACK}").stdout
+    assert printed == f"{account.emulator.page_url()}\n{deployed}\n"
     assert account.emulator.page_url("Second") is None
     assert [name for name in functions(account) if name.startswith("Second-APIHandler")] == []
-    assert make(account, "url", "STACK=Second").stdout.startswith("wss://")
+    assert make(account, "url", "STACK=Second").stdout == f"{second}\n"
     retained = [group["retentionInDays"] for group in log_groups(account)]
     assert sorted(retained) == [7, 7, 30]
     _, subscriptions, _, dashboards = monitored(account)
