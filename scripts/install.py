@@ -51,7 +51,7 @@ def is_usable(environment: Path, *, by_this_python: bool) -> bool:
         return False  # pip was interrupted, and would take half a package for a whole one
     origin = (environment / "pyvenv.cfg").read_text("utf-8")
     version = f"\nversion = {platform.python_version()}\n"
-    return f" {environment}\n" in origin and (version in origin or not by_this_python)
+    return f" {environment.resolve()}\n" in origin and (version in origin or not by_this_python)
 
 
 def is_installed(layer: Layer) -> bool:

@@ -192,6 +192,10 @@ def test_an_environment_that_will_not_do_is_made_anew(clone: Path) -> None:
     with changed(environment / "pip.log", "(?s)Installing collected.*", "No network"):
         assert is_usable(environment, by_this_python=True)
 
+    link = clone.with_name("link")  # as in a worktree of Git that shares the environment
+    link.symlink_to(environment)
+    assert is_usable(link, by_this_python=True)
+
     moved = clone.rename(clone.with_name("moved")) / ".venv"
     assert not is_usable(moved, by_this_python=False)
     (moved / "left").touch()
