@@ -1,6 +1,5 @@
 """AWS: the session and its clients, the address for posts, an invocation's deadline."""
 
-import gc
 import math
 import os
 import ssl
@@ -19,10 +18,6 @@ from chalicelib.table import Client, Table
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
 # function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
-
-# By default, the garbage collector runs after every 700 new objects. While modules are imported,
-# that takes a fifth of a cold start's CPU and frees nothing.
-gc.set_threshold(50_000)
 
 _deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
 
