@@ -46,7 +46,7 @@ def page_address(arguments: argparse.Namespace) -> str | None:
 
 
 def address_of(stack: str, output: str, address: str, api: str) -> str:
-    """An output of the stack or, on the emulator, where that leads nowhere, the API's address."""
+    """The address that a stack's output has on AWS, or that its API has on the emulator."""
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
     if endpoint.hostname != HOST or not endpoint.port:
         return output_of(stack, output)

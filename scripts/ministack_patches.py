@@ -185,7 +185,7 @@ class Environments:
 
 
 class UnpackedOnce(zipfile.ZipFile):
-    """A package whose files are unpacked once, for all processes: the others get links to them."""
+    """A package that is unpacked once; the directory of each process links to its files."""
 
     def extractall(self, path: Any = None, *arguments: Any, **options: Any) -> None:
         assert self.filename is not None
