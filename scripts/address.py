@@ -45,12 +45,12 @@ def page_address(arguments: argparse.Namespace) -> str | None:
     return None
 
 
-def address_of(stack: str, output: str, address: str, api: str) -> str:
+def address_of(stack: str, output: str, form: str, api: str) -> str:
     """The address that a stack's output has on AWS, or that its API has on the emulator."""
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
     if endpoint.hostname != HOST or not endpoint.port:
         return output_of(stack, output)
-    return address.format(endpoint_of(endpoint.port, output_of(stack, api)))
+    return form.format(endpoint_of(endpoint.port, output_of(stack, api)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """`python -m scripts.browser`: makes sure that the tests have a browser.
 
-It takes an installed one, else downloads Playwright's, else installs Debian's. Both are Chromium's
-headless shell, which has no window to draw and so takes a fifth of Chromium's CPU time.
+It takes an installed one, else downloads Playwright's, else installs Debian's. These two are
+Chromium's headless shell, which draws no window and takes a fifth of Chromium's CPU time.
 """
 
 from __future__ import annotations
