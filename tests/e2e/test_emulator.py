@@ -51,13 +51,15 @@ def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) ->
     invoked = subprocess.run(
         [EMULATOR_PYTHON, "-c", INVOKE, tmp_path / "code.zip", json.dumps(prints)],
         cwd=ROOT,
-        env=aws_environment(1),
+        env=aws_environment(1) | {"TMPDIR": str(tmp_path)},
         check=True,
         capture_output=True,
         text=True,
     )
     logs = json.loads(invoked.stdout.splitlines()[-1])
     assert logs == ["a line", "", "unfinished", "two\nlines", "", "dies", "after that"]
+    (unpacked,) = tmp_path.glob("code-*")  # once, for the process that died and the next one
+    assert (unpacked / "app.py").read_text() == FUNCTION
 
 
 def test_it_does_not_take_another_emulator_for_its_own(
