@@ -6,6 +6,7 @@ a user. The last line of an invocation also has its metrics.
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from typing import Any
 from chalicelib import metrics
 from chalicelib.aws import lambda_context
 
-log = logging.getLogger("chalice-chat-example")  # Chalice's `app.log`, under the app's name
+log = logging.getLogger("chalicelib")
 
 _invocation: ContextVar[dict[str, Any] | None] = ContextVar("invocation", default=None)
 
@@ -30,11 +31,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, separators=(",", ":"))
 
 
-def write_json(logger: logging.Logger) -> None:
-    """Make a logger's handlers write JSON, from level INFO up."""
-    logger.setLevel(logging.INFO)
-    for handler in logger.handlers:
-        handler.setFormatter(JsonFormatter())
+def write_json(*others: logging.Logger) -> None:
+    """Write this log, and other ones such as Chalice's, as JSON to standard output, from INFO up."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    for logger in (log, *others):
+        logger.handlers = [handler]
+        logger.propagate = False  # Lambda's own handler would write each line again, as text
+        logger.setLevel(logging.INFO)
 
 
 def about(**fields: Any) -> dict[str, Any]:

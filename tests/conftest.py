@@ -10,24 +10,29 @@ from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
-import boto3
 import pytest
 from chalice import Chalice
 from moto import mock_aws
-from moto.dynamodb import models
 
 from chalicelib import Handler, Sender, Storage
+from chalicelib.aws import new_session
 from chalicelib.pace import Pace
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
-from tests import moto_table
+from tests import tables
 from tests.connections import Connections
 
-# Plain `pytest` runs the tests whose packages are installed, and none that is marked `e2e`.
-collect_ignore: list[str] = []
-if not find_spec("hypothesis"):
-    collect_ignore += ["test_any_text.py", "test_model.py"]
-if not find_spec("cfnlint"):
-    collect_ignore.append("test_template.py")
+# The tests that need more than chalice, boto3, websocket-client, pytest and moto[dynamodb], by the
+# package that they need. Without it, pytest leaves them out.
+NEEDS = {
+    "hypothesis": ["test_any_text.py", "test_model.py"],
+    "cfnlint": ["test_template.py"],
+    "jwt": ["test_authorizer.py", "test_tokens.py"],
+    "trustme": ["test_tls.py"],
+    "playwright": ["e2e"],
+}
+collect_ignore = [
+    test for package, tests in NEEDS.items() if not find_spec(package) for test in tests
+]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -89,7 +94,7 @@ class Chat:
 
     def __init__(self, table: Any, connections: Connections) -> None:
         self.app = Chalice("test")
-        self.app.websocket_api.session = boto3_session()
+        self.app.websocket_api.session = session()
         self.table = table
         self.connections = connections
         self.clock = Clock()
@@ -151,10 +156,10 @@ class Chat:
         self.has(*((f"c{n}", f"p{n}", room) for n in range(members)))
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        moto_table.write(rows)
+        tables.write(self.table, rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        return moto_table.rows()
+        return tables.rows(self.table)
 
 
 @contextmanager
@@ -201,31 +206,32 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.fixture(scope="module", autouse=True)
-def aws() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """AWS as mocked by moto; the user's own configuration is hidden."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for variable in [name for name in os.environ if name.startswith("AWS_")]:
-            monkeypatch.delenv(variable)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        monkeypatch.setattr(models, "copy", moto_table.CopiesLittle())
-        mock = mock_aws()
-        mock.start(reset=False)
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with mock_aws():
         yield
-        mock.stop(remove_data=False)
 
 
 @cache
-def boto3_session() -> boto3.Session:
-    return boto3.Session()
+def session() -> Any:
+    """One for all tests, since the first client of a session takes a tenth of a second."""
+    return new_session()
+
+
+@cache
+def dynamodb() -> Any:
+    return session().resource("dynamodb")
 
 
 @pytest.fixture
-def table(aws: None) -> Iterator[Any]:
-    yield moto_table.table()
-    moto_table.clear()
+def table(aws: None) -> Any:
+    return tables.create_table(dynamodb())
 
 
 @pytest.fixture

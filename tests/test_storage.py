@@ -13,7 +13,6 @@ from botocore.exceptions import ClientError
 from chalicelib.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage import Storage
 from chalicelib.transactions import Conflict, NicknameTaken, StaleRecord, pauses
-from tests import moto_table
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 
@@ -342,7 +341,7 @@ def test_a_count_is_not_too_low_after_a_request_was_sent_twice(
 @pytest.mark.parametrize("members", [700])
 def test_a_room_of_several_pages(storage: Storage, chat: Chat, members: int) -> None:
     """Each row has 3 KB, so that a page (1 MB) holds about 350."""
-    moto_table.write(
+    chat.write(
         {
             "PK": f"c{n}",
             "SK": "room_tea",
@@ -365,7 +364,7 @@ def test_a_room_of_several_pages(storage: Storage, chat: Chat, members: int) -> 
 
 
 def test_a_directory_of_several_pages(storage: Storage, chat: Chat) -> None:
-    moto_table.write(
+    chat.write(
         {
             "PK": "rooms",
             "SK": f"open_r{n}",
