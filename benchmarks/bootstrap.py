@@ -2,8 +2,8 @@
 
     python -I -S -B bootstrap.py {package} {members} {address of the posts} [{control group}]
 
-`cold.py` starts it with nothing but the standard library and the package on its path. It waits for
-a line on its standard input before each text, and prints its times as JSON afterwards. It joins the
+`cold.py` starts it with nothing but the standard library and the package on its path. It prints a
+line once the app is imported, waits for a line on its standard input before each text, and prints its times as JSON afterwards. It joins the
 control group, if one is given, after the import, because Lambda initialises a function with a whole
 CPU.
 """
@@ -60,6 +60,7 @@ def main(package: str, members: str, address: str, group: str = "") -> None:
     if group:
         with open(group, "w") as processes:
             processes.write("0")
+    print("imported", file=results, flush=True)
     while sys.stdin.readline():
         started = time.monotonic(), time.process_time()
         app.message(event(members), Context())
