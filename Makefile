@@ -60,7 +60,8 @@ check: ## Check format, lint, types and the templates' security
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
-	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json monitoring.yaml
+	@$(BIN)/python -m scripts.expand .local/check
+	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json .local/check/expanded.json monitoring.yaml
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
 	@$(BIN)/python -m scripts.audit
 

@@ -27,7 +27,7 @@ collect_ignore: list[str] = []
 if not find_spec("hypothesis"):
     collect_ignore += ["test_any_text.py", "test_model.py"]
 if not find_spec("cfnlint"):
-    collect_ignore.append("test_template.py")
+    collect_ignore += ["test_template.py", "test_expanded_template.py"]
 
 
 @pytest.hookimpl(tryfirst=True)
