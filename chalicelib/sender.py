@@ -115,8 +115,8 @@ class Sender:
     def is_gone(self, connection_id: str) -> bool:
         """Whether API Gateway knows that a connection is closed; False when in doubt.
 
-        1 request. API Gateway notices a client that vanished without closing after 10 idle
-        minutes at the latest.
+        1 request. API Gateway usually notices a client that vanished without closing within 10
+        minutes, and after 2 hours at the latest.
         """
         try:
             self._connections_api.get_connection(ConnectionId=connection_id)
