@@ -15,6 +15,9 @@ NICKNAME_LENGTH = 32  # characters after NFC; a longer one would crowd out the t
 ROOM_LENGTH = 64  # characters after NFC
 DECOMPOSED = 4  # the most characters that NFC turns into one (UAX #15: Maximum Expansion Factor)
 
+# The only nickname that, with ": ", begins a line of the server: `Usage: /join {chat_room_name}`.
+SERVERS_OWN = "Usage"
+
 INVALID_NICKNAME = (
     'Nicknames are 1 to 32 printable characters, without spaces or ":", and do not start with "/".'
 )
@@ -58,6 +61,8 @@ def nickname(text: str) -> str:
     name = _name(_drop(text).strip(), NICKNAME_LENGTH, INVALID_NICKNAME)
     if name.startswith("/") or any(map(_is_like_syntax, name)):
         raise InvalidName(INVALID_NICKNAME)
+    if claim(name) == claim(SERVERS_OWN):
+        raise InvalidName(f"Nickname {name} is already in use.")
     return name
 
 

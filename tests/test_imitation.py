@@ -102,22 +102,14 @@ def test_nobody_makes_a_line_of_the_server_but_usage(
 ) -> None:
     lines = replies(chat, monkeypatch)
     assert [part for part in sentences(handler) if not any(part in line for line in lines)] == []
-    own = {"Ann", "Zoe", "tea"}
-    assert makers(lines) == own | {"Usage"}
+    assert makers(lines) == {"Ann", "Zoe", "tea"}
 
 
-def test_nobody_says_usage_in_a_message_of_one_line(chat: Chat, john: Person) -> None:
-    """There, the text would be a command. So the page, which sees messages, is not taken in."""
-    usage = chat.person("Usage")
-    for frame in ["/join chalice", "/join {chat_room_name}", "/join chalice"]:
-        usage.says(frame)
-    usage.says("\n/join {chat_room_name}")
-    john.hears(
-        "Usage joined room.",
-        "Usage left room.",
-        "Usage joined room.",
-        "Usage: \nUsage: /join {chat_room_name}",
-    )
+@pytest.mark.parametrize("wish", ["Usage", "USAGE", "U\u200dsage", "Uѕage"])
+def test_the_nickname_with_which_the_server_speaks_is_in_use(chat: Chat, wish: str) -> None:
+    john = chat.person("John")
+    john.says(f"/nick {wish}")
+    john.hears(f"Nickname {names.nickname('x' + wish)[1:]} is already in use.")
 
 
 # API Gateway
@@ -156,7 +148,7 @@ def test_nobody_speaks_for_api_gateway(chat: Chat) -> None:
 
 def test_nobody_makes_a_line_of_the_page_or_of_make_chat() -> None:
     on_page = re.findall(r"""["'`]([A-Z][^"'`\n]* [^"'`\n]*)""", HTML.read_text())
-    assert makers(on_page) == {"Usage"}  # the page takes it from the server, as a whole
+    assert makers(on_page) == set()
     assert makers(part for part in sentences(make_chat) if part[0].isalpha()) == set()
 
 
