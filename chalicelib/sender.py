@@ -84,7 +84,8 @@ class Sender:
     def is_gone(self, connection_id: str) -> bool:
         """Whether API Gateway knows that a connection is closed; False when in doubt.
 
-        1 request. A client that vanished without closing is not gone until API Gateway notices.
+        1 request. API Gateway usually notices a client that vanished without closing within 10
+        minutes, and after 2 hours at the latest.
         """
         try:
             if self._connections_api:

@@ -25,7 +25,7 @@ from tests.connections import Connections
 # package that they need. Without it, pytest leaves them out.
 NEEDS = {
     "hypothesis": ["test_any_text.py", "test_model.py"],
-    "cfnlint": ["test_template.py"],
+    "cfnlint": ["test_template.py", "test_expanded_template.py"],
     "jwt": ["test_authorizer.py", "test_tokens.py"],
     "trustme": ["test_tls.py"],
     "playwright": ["e2e"],

@@ -4,46 +4,62 @@ import itertools
 import random
 import socket
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from operator import add
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
-from chalicelib.posting import POOL_SIZE, Poster, delivery, pool, sigv4
-from chalicelib.posting.pool import FIRST_CONNECTIONS, Pool
-from tests.connections import Answer, Connections
+from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, Poster, Result, delivery, pool, sigv4
+from chalicelib.posting.pool import FIRST_CONNECTIONS
+from tests.connections import Answer
+from tests.simulation import Simulation
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
 
-Connect = Callable[..., Poster]
+
+class Member(str):
+    """An id of a connection that is its own target."""
+
+    @property
+    def id(self) -> str:
+        return self
+
+
+class IdPoster(Poster):
+    """Posts to plain ids."""
+
+    def post(  # type: ignore[override]
+        self, ids: Iterable[str], message: str | bytes, seconds: float = BROADCAST_SECONDS
+    ) -> Result[Member]:
+        return super().post(map(Member, ids), message, seconds)
+
+
+Connect = Callable[..., IdPoster]
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def connections() -> Iterator[Simulation]:
+    with closing(Simulation()) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def connect(connections: Simulation) -> Iterator[Connect]:
     with ExitStack() as stack:
 
-        def make(url: str, credentials: sigv4.Credentials = CREDENTIALS) -> Poster:
-            return stack.enter_context(closing(Poster(url, "eu-west-1", credentials)))
+        def make(url: str, credentials: sigv4.Credentials = CREDENTIALS) -> IdPoster:
+            poster = IdPoster(url, "eu-west-1", credentials, clock=connections)
+            return stack.enter_context(closing(poster))
 
         yield make
 
 
 @pytest.fixture
-def poster(connections: Connections, connect: Connect) -> Poster:
+def poster(connections: Simulation, connect: Connect) -> IdPoster:
     return connect(connections.url)
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "FIRST_RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(delivery, "LONGEST_RETRY_SECONDS", 0.04)
 
 
 def members(count: int) -> list[str]:
@@ -54,19 +70,19 @@ def throttled_forever() -> Iterator[str]:
     return (f"throttled{number}" for number in itertools.count())
 
 
-def test_everybody_gets_the_message_once(connections: Connections, poster: Poster) -> None:
+def test_everybody_gets_the_message_once(connections: Simulation, poster: IdPoster) -> None:
     result = poster.post(members(500), "hello ✓")
     assert (result.delivered, result.gone, result.failed, result.stopped) == (500, [], {}, "")
     assert connections.posts == {member: ["hello ✓"] for member in members(500)}
 
 
-def test_nobody_to_post_to(connections: Connections, poster: Poster) -> None:
+def test_nobody_to_post_to(connections: Simulation, poster: IdPoster) -> None:
     assert poster.post([], "hello").delivered == 0
     assert connections.opened == 0
 
 
 def test_an_id_listed_twice_gets_the_message_twice(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     assert poster.post(["a", "a"], "hello").delivered == 2
     assert connections.received("a") == ["hello", "hello"]
@@ -74,13 +90,13 @@ def test_an_id_listed_twice_gets_the_message_twice(
 
 @pytest.mark.parametrize("message", [b"", b"\x00\xff", b"x" * 131_072])
 def test_any_message_arrives_whole(
-    connections: Connections, poster: Poster, message: bytes
+    connections: Simulation, poster: IdPoster, message: bytes
 ) -> None:
     assert poster.post(members(20), message).delivered == 20
     assert {request.body for request in connections.requests} == {message}
 
 
-def test_rotated_credentials_are_used(connect: Connect, connections: Connections) -> None:
+def test_rotated_credentials_are_used(connect: Connect, connections: Simulation) -> None:
     class Rotating:
         serial = itertools.count(1)
 
@@ -96,7 +112,7 @@ def test_rotated_credentials_are_used(connect: Connect, connections: Connections
     assert "=AKID2/" in second
 
 
-def test_missing_credentials_are_raised(connect: Connect, connections: Connections) -> None:
+def test_missing_credentials_are_raised(connect: Connect, connections: Simulation) -> None:
     class Missing:
         def get_frozen_credentials(self) -> sigv4.FrozenCredentials:
             raise NoCredentialsError()
@@ -109,7 +125,7 @@ def test_missing_credentials_are_raised(connect: Connect, connections: Connectio
 
 
 def test_gone_connections_are_listed_and_do_not_stop_the_others(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.gone = {f"gone{number}" for number in range(50)}
     ids = itertools.chain(*zip(connections.gone, members(50), strict=True))
@@ -119,7 +135,9 @@ def test_gone_connections_are_listed_and_do_not_stop_the_others(
     assert max(connections.attempts.values()) == 1
 
 
-def test_a_connection_is_gone_by_the_status_alone(connections: Connections, poster: Poster) -> None:
+def test_a_connection_is_gone_by_the_status_alone(
+    connections: Simulation, poster: IdPoster
+) -> None:
     connections.names_errors = False
     connections.gone = {"a"}
     assert poster.post(["a"], "hello").gone == ["a"]
@@ -127,7 +145,7 @@ def test_a_connection_is_gone_by_the_status_alone(connections: Connections, post
 
 @pytest.mark.parametrize("answers", [[429] * 2, [500], [502] * 3, [503] * 2])
 def test_transient_errors_are_retried(
-    connections: Connections, poster: Poster, answers: list[int]
+    connections: Simulation, poster: IdPoster, answers: list[int]
 ) -> None:
     connections.will_answer("a", *answers)
     result = poster.post(["a", *members(100)], "hello")
@@ -135,9 +153,8 @@ def test_transient_errors_are_retried(
     assert connections.attempts["a"] == len(answers) + 1
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_a_lasting_server_error_is_given_up_after_some_attempts(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", *[500] * 100)
     result = poster.post(["a", *members(100)], "hello")
@@ -149,7 +166,7 @@ def test_a_lasting_server_error_is_given_up_after_some_attempts(
 @pytest.mark.parametrize("refused", [1, 10])
 @pytest.mark.parametrize("others", [0, 1, 100])
 def test_members_that_alone_are_refused_are_given_up_soon(
-    connections: Connections, poster: Poster, refused: int, others: int
+    connections: Simulation, poster: IdPoster, refused: int, others: int
 ) -> None:
     """The buffers of these clients are full."""
     full = [f"full{number}" for number in range(refused)]
@@ -164,8 +181,8 @@ def test_members_that_alone_are_refused_are_given_up_soon(
 
 @pytest.mark.parametrize(("count", "rate"), [(500, 200), (10, 3)])
 def test_throttling_is_ridden_out(
-    connections: Connections,
-    poster: Poster,
+    connections: Simulation,
+    poster: IdPoster,
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     rate: int,
@@ -180,35 +197,33 @@ def test_throttling_is_ridden_out(
 class TokenBucket:
     """Passes `rate` requests a second on, and answers 429 to the others."""
 
-    def __init__(self, connections: Connections, rate: int) -> None:
-        self.answer, self.attempts = connections.answer, connections.attempts
+    def __init__(self, connections: Simulation, rate: int) -> None:
+        self.connections, self.answer = connections, connections.answer
         self.rate = rate
-        self.begin = time.monotonic()
         self.passed = 0
 
     def __call__(self, method: str, connection_id: str, body: str) -> Answer:
-        if self.passed < (time.monotonic() - self.begin) * self.rate:
+        if self.passed < self.connections.now * self.rate:
             self.passed += 1
             return self.answer(method, connection_id, body)
-        self.attempts[connection_id] += 1
+        self.connections.attempts[connection_id] += 1
         return 429
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_lasting_throttling_is_given_up_after_some_time(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster
 ) -> None:
-    monkeypatch.setattr(delivery, "POST_SECONDS", 0.5)
     connections.otherwise = 429
-    result = poster.post(members(400), "hello", seconds=5)
+    result = poster.post(members(300), "hello")
     assert set(result.failed.values()) == {'429 {"message": "LimitExceededException"}'}
-    assert (len(result.failed), result.stopped) == (400, "")
+    assert (len(result.failed), result.stopped) == (300, "")
     assert max(connections.attempts.values()) > delivery.ATTEMPTS
-    assert 0.4 < result.seconds < 5
+    assert result.seconds > delivery.POST_SECONDS - delivery.LONGEST_RETRY_SECONDS
+    assert result.seconds < delivery.BROADCAST_SECONDS
 
 
 def test_pauses_grow(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[tuple[float, float]] = []
 
@@ -226,7 +241,7 @@ def test_pauses_grow(
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 302, 204])
 def test_other_answers_are_reported_and_not_retried(
-    connections: Connections, poster: Poster, status: int
+    connections: Simulation, poster: IdPoster, status: int
 ) -> None:
     connections.will_answer("a", status)
     result = poster.post(["a", *members(100)], "hello")
@@ -239,22 +254,7 @@ def test_other_answers_are_reported_and_not_retried(
 # Lost answers
 
 
-@contextmanager
-def heard_by(connections: Connections, healthy: Collection[str], seconds: float) -> Iterator[None]:
-    """All the healthy have the line in time, while the block runs."""
-    took: list[float] = []
-    start = time.monotonic()
-    watcher = threading.Thread(
-        target=lambda: took.append(wait_for(lambda: len(connections.posts) == len(healthy)) - start)
-    )
-    watcher.start()
-    yield
-    watcher.join()
-    assert connections.posts.keys() == set(healthy)
-    assert took[0] < seconds
-
-
-def hang(connections: Connections, count: int) -> list[str]:
+def hang(connections: Simulation, count: int) -> list[str]:
     """Members whose posts are never answered."""
     hanging = [f"hanging{number}" for number in range(count)]
     for member in hanging:
@@ -269,78 +269,44 @@ def mixed(some: list[str], others: list[str]) -> list[str]:
 @pytest.mark.parametrize("count", [1, 64, 200])
 @pytest.mark.parametrize("order", [add, lambda some, others: others + some, mixed])
 def test_posts_that_hang_hold_up_nobody_else(
-    connections: Connections,
-    poster: Poster,
+    connections: Simulation,
+    poster: IdPoster,
     count: int,
     order: Callable[[list[str], list[str]], list[str]],
 ) -> None:
     hanging = hang(connections, count)
-    with heard_by(connections, members(100), seconds=2):
-        result = poster.post(order(members(100), hanging), "hello")
+    result = poster.post(order(members(100), hanging), "hello")
     assert (result.delivered, set(result.failed), result.stopped) == (100, set(hanging), "")
+    assert connections.heard_at.keys() == set(members(100))
+    assert max(connections.heard_at.values()) < 1
     assert {connections.attempts[member] for member in hanging} == {1}
-    assert result.seconds < 4
+    assert result.seconds < 2
 
 
 def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster
 ) -> None:
-    monkeypatch.setattr(pool, "MAX_IN_FLIGHT", 100)
-    monkeypatch.setattr(delivery, "ANSWER_SECONDS", 1.0)
-    in_flight = []  # the server would still count those that are just being closed
-    start = Pool.start
-
-    def counted(self: Pool[Any], *arguments: Any) -> None:
-        start(self, *arguments)
-        in_flight.append(len(self._busy))
-
-    monkeypatch.setattr(Pool, "start", counted)
-    hanging = hang(connections, 150)
-    with heard_by(connections, members(100), seconds=3):
-        result = poster.post(hanging + members(100), "hello")
+    hanging = hang(connections, 2 * pool.MAX_IN_FLIGHT)
+    result = poster.post(hanging + members(100), "hello")
     assert (result.delivered, set(result.failed)) == (100, set(hanging))
-    assert max(in_flight) == 100
+    assert min(connections.heard_at.values()) > delivery.ANSWER_SECONDS
+    assert max(connections.heard_at.values()) < 2 * delivery.ANSWER_SECONDS + 1
+    assert connections.most_open == pool.MAX_IN_FLIGHT
 
 
 def test_nothing_is_given_up_while_the_api_is_slow(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster
 ) -> None:
-    """It answers 100 posts a second, whoever asks: more connections would not help.
-
-    The pool's clock counts the answers, so that a busy machine does not slow the API down.
-    """
-    answers: list[Answer] = []
-    answer = connections.answer
-
-    def answer_next(*request: str) -> Answer:
-        time.sleep(0.005)  # longer than it takes to send the next request
-        answers.append(answer(*request))
-        return answers[-1]
-
-    clock = SimpleNamespace(monotonic=lambda: len(answers) / 100, time=time.time)
-    monkeypatch.setattr(pool, "time", clock)
-    with ThreadPoolExecutor(1) as one_at_a_time:
-        monkeypatch.setattr(
-            connections,
-            "answer",
-            lambda *request: one_at_a_time.submit(answer_next, *request).result(),
-        )
-        result = poster.post(members(300), "hello")
+    """It answers 100 posts a second, whoever asks: more connections would not help."""
+    connections.one_at_a_time = True
+    result = poster.post(members(300), "hello")
     assert (result.delivered, result.failed) == (300, {})
     assert connections.most_open <= POOL_SIZE
-
-
-def wait_for(condition: Callable[[], bool]) -> float:
-    """Wait until the condition holds; returns the time."""
-    give_up = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
-    return time.monotonic()
+    assert result.seconds == pytest.approx(300 * connections.answer_seconds, rel=0.01)
 
 
 def test_an_answer_lost_on_a_new_connection_is_not_retried(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", "drop")
     result = poster.post(["a"], "hello")
@@ -349,7 +315,7 @@ def test_an_answer_lost_on_a_new_connection_is_not_retried(
 
 
 def test_a_post_on_a_stale_connection_is_retried_once(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop", "drop")
     poster.post(["a"], "hello")
@@ -358,7 +324,7 @@ def test_a_post_on_a_stale_connection_is_retried_once(
 
 
 def test_a_post_on_a_stale_connection_is_delivered_over_a_new_one(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop")
     for _ in range(2):
@@ -368,19 +334,19 @@ def test_a_post_on_a_stale_connection_is_delivered_over_a_new_one(
 # Connections
 
 
-def test_calls_share_connections(connections: Connections, poster: Poster) -> None:
+def test_calls_share_connections(connections: Simulation, poster: IdPoster) -> None:
     for _ in range(6):
         assert poster.post(members(500), "hello").delivered == 500
     assert connections.opened <= POOL_SIZE
 
 
-def test_few_members_open_few_connections(connections: Connections, poster: Poster) -> None:
+def test_few_members_open_few_connections(connections: Simulation, poster: IdPoster) -> None:
     poster.post(members(3), "hello")
     assert connections.opened <= 3
 
 
 def test_connections_that_were_closed_between_calls_are_replaced(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     poster.post(members(200), "hello")
     connections.close_connections()
@@ -389,14 +355,13 @@ def test_connections_that_were_closed_between_calls_are_replaced(
 
 
 def test_connections_that_close_during_a_broadcast_are_replaced(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.answers_a_connection = 5
     assert poster.post(members(500), "hello").delivered == 500
     assert connections.posts == {member: ["hello"] for member in members(500)}
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_connection_refused(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -409,7 +374,6 @@ def test_connection_refused(connect: Connect) -> None:
     assert len(result.failed) <= 2 * FIRST_CONNECTIONS
 
 
-@pytest.mark.usefixtures("quick_retries")
 def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
@@ -420,7 +384,7 @@ def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyP
 
 
 def test_everybody_gets_the_message_although_one_address_refuses(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         refusing = unused.getsockname()
@@ -434,19 +398,19 @@ def test_everybody_gets_the_message_although_one_address_refuses(
 # Time
 
 
-def test_time_runs_out(connections: Connections, poster: Poster) -> None:
+def test_time_runs_out(connections: Simulation, poster: IdPoster) -> None:
     connections.otherwise = 429
     ids = throttled_forever()
     result = poster.post(ids, "hello", seconds=1)
     assert result.stopped == "not done within 1 s"
     assert set(result.failed.values()) == {'429 {"message": "LimitExceededException"}'}
-    assert 1 <= result.seconds < 4
+    assert result.seconds == pytest.approx(1, abs=2 * connections.answer_seconds)
     assert int(next(ids).removeprefix("throttled")) == len(result.failed)
 
 
 @pytest.mark.parametrize("seconds", [0, -1.0])
 def test_without_time_nothing_is_posted(
-    connections: Connections, poster: Poster, seconds: float
+    connections: Simulation, poster: IdPoster, seconds: float
 ) -> None:
     ids = iter(members(3))
     result = poster.post(ids, "hello", seconds)
@@ -456,55 +420,43 @@ def test_without_time_nothing_is_posted(
     assert connections.opened == 0
 
 
-def test_the_last_answers_are_waited_for_briefly(
-    connections: Connections, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_answers_are_waited_for_briefly(connections: Simulation, poster: IdPoster) -> None:
     """Every connection hangs, so posts that wait for a retry find no room in time."""
-    monkeypatch.setattr("chalicelib.posting.delivery.ANSWER_SECONDS", 0.5)
     for member in members(20):
         connections.will_answer(member, 429)
     connections.otherwise = "slow"
     ids = iter(members(1_000))
-    result = connect(connections.url).post(ids, "hello", seconds=0.7)
+    result = poster.post(ids, "hello", seconds=0.7)
     assert result.stopped == "not done within 0.7 s"
-    assert 0.7 < result.seconds < 0.7 + 0.5 + 0.2
+    assert 0.7 < result.seconds < 2 * 0.7 + 0.001
     assert len(result.failed) + len(list(ids)) == 1_000
 
 
 def test_answers_get_no_more_of_a_short_time_than_posts(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.otherwise = "slow"
     result = poster.post(members(1), "hello", seconds=0.3)
     assert result.failed == {members(1)[0]: "no answer within 0.3 s"}
-    assert result.seconds < 1
+    assert result.seconds == pytest.approx(0.3, abs=0.001)
 
 
 def test_a_stale_connection_is_not_replaced_when_time_is_up(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop")
     poster.post(["a"], "hello")
-
-    def drop_late(*_: object) -> str:
-        time.sleep(0.15)
-        return "drop"
-
-    def late() -> Iterator[str]:
-        time.sleep(0.1)
-        yield "a"
-
-    monkeypatch.setattr(connections, "answer", drop_late)
-    result = poster.post(late(), "hello", seconds=0.2)
+    connections.answer_seconds = 0.2
+    result = poster.post(["a"], "hello", seconds=0.2)
     assert result.failed == {"a": "no answer: closed before the answer was complete"}
     assert connections.opened == 1
 
 
 def test_an_id_that_comes_too_late_is_still_posted_to(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     def late() -> Iterator[str]:
-        time.sleep(0.2)
+        connections.now += 0.2
         yield from members(2)
 
     ids = late()
@@ -518,7 +470,7 @@ def test_an_id_that_comes_too_late_is_still_posted_to(
 
 @pytest.mark.parametrize("throttled", [False, True])
 def test_ids_are_not_taken_ahead(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch, throttled: bool
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch, throttled: bool
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda *_: 0.2)
     ahead: list[int] = []
@@ -538,18 +490,18 @@ def test_ids_are_not_taken_ahead(
 
 
 def test_posting_starts_before_the_last_page_is_read(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     def pages() -> Iterator[str]:
         yield from members(100)
-        wait_for(lambda: len(connections.posts) >= 50)
+        assert len(connections.posts) >= 100 - POOL_SIZE
         yield "the last page"
 
     assert poster.post(pages(), "hello").delivered == 101
 
 
 def test_an_error_of_the_iterator_is_raised_once_the_others_have_the_message(
-    connections: Connections, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("member1=", 429, 500)
 
@@ -563,7 +515,7 @@ def test_an_error_of_the_iterator_is_raised_once_the_others_have_the_message(
     assert poster.post(members(100), "again").delivered == 100
 
 
-def test_calls_from_several_threads(connections: Connections, poster: Poster) -> None:
+def test_calls_from_several_threads(connections: Simulation, poster: IdPoster) -> None:
     results: list[int] = []
     threads = [
         threading.Thread(

@@ -237,7 +237,7 @@ def test_the_authorizer_gets_the_token_and_nothing_of_the_chat(template: Templat
     assert authorizer["IdentitySource"] == ["route.request.querystring.token"]
     assert "functions/${Authorize.Arn}/invocations" in authorizer["AuthorizerUri"]["Fn::Sub"]
     permission = template["Resources"]["AuthorizePermission"]["Properties"]
-    assert permission["SourceArn"]["Fn::Sub"].endswith(":${WebsocketAPI}/authorizers/${Authorizer}")
+    assert permission["SourceArn"]["Fn::Sub"].endswith(":${WebsocketAPI}/authorizers/*")
     function = template["Resources"]["Authorize"]["Properties"]
     assert function["Role"] == {"Fn::GetAtt": ["AuthorizeRole", "Arn"]}
     assert function["Timeout"] < API_GATEWAY_TIMEOUT
@@ -270,31 +270,15 @@ def test_connects_and_frames_are_throttled_and_departures_are_not(template: Temp
     assert "DefaultRouteSettings" not in stage
 
 
-def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Template) -> None:
+def test_access_logs_are_off_by_default(template: Template) -> None:
     """They need a role that belongs to the account, not to a stack."""
     chat = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]
     page = only(template, "AWS::Serverless::Api")["AccessLogSetting"]
-    for settings, others in ((chat, {"connection_id", "integration_error"}), (page, {"error"})):
-        condition, logs, otherwise = settings["Fn::If"]
+    for settings in (chat, page):
+        condition, _, otherwise = settings["Fn::If"]
         assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
-        separator, fields = logs["Format"]["Fn::Join"]
-        line = json.loads(separator.join(fields))
-        assert line["request_id"] == "$context.requestId"  # required by API Gateway
-        assert line["source_ip"] == "$context.identity.sourceIp"
-        assert {"route", "status"} | others <= line.keys()
     assert template["Parameters"]["AccessLogs"]["Default"] == "off"
     assert not of_type(template, "AWS::ApiGateway::Account")
-
-
-def test_access_logs_have_no_token_and_nothing_of_an_account(template: Template) -> None:
-    """No variable of a WebSocket API has the query string; `authorizer` has the account's data."""
-    _, logs, _ = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]["Fn::If"]
-    logged = set(re.findall(r"\$context\.([\w.]+)", json.dumps(logs["Format"])))
-    assert logged == {
-        *("requestId", "connectionId", "identity.sourceIp", "routeKey", "eventType"),
-        *("requestTime", "status", "integrationStatus", "integrationLatency"),
-        *("integrationErrorMessage", "error.message"),
-    }
 
 
 def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
@@ -523,9 +507,15 @@ def test_it_can_be_deployed_without_a_bucket_for_the_template(
 
 
 def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
-    """Not even informational findings, except W2531, the age of the Python that runs this."""
+    """Not even informational findings, except W2531, the age of the Python that runs this.
+
+    In `sam.json`, cfn-lint does not check names that begin like a function: SAM might add them.
+    """
+    command = [sys.executable, "-m", "scripts.expand", str(sam_json.parent)]
+    noted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert noted.stdout.startswith("Not linted: ")
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
-    command += ["--", str(sam_json), str(MONITORING)]
+    command += ["--", str(sam_json), str(sam_json.with_name("expanded.json")), str(MONITORING)]
     linted = subprocess.run(command, capture_output=True, text=True)
     assert linted.stdout + linted.stderr == ""
     assert linted.returncode == 0

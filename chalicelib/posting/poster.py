@@ -7,7 +7,7 @@ from typing import Any
 
 from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, AnyTarget, Delivery, Post, Result
 from .http1 import Endpoint
-from .pool import Pool
+from .pool import REAL_TIME, Clock, Pool
 from .sigv4 import Credentials, Signer
 
 
@@ -23,6 +23,7 @@ class Poster:
         since they are rotated.
     :param tls: the authorities to trust; by default those of the operating system, with checks
         of certificate and host.
+    :param clock: for tests; by default real time.
 
     It opens no connection before the first post. Calls from several threads are safe, and wait
     for each other. Proxies (`HTTPS_PROXY`) are not supported.
@@ -34,11 +35,12 @@ class Poster:
         region: str,
         credentials: Credentials,
         tls: ssl.SSLContext | None = None,
+        clock: Clock = REAL_TIME,
     ) -> None:
         self._endpoint = Endpoint.parse(endpoint)
         self._region = region
         self._credentials = credentials
-        self._pool = Pool[Post[Any]](self._endpoint, tls, ANSWER_SECONDS)
+        self._pool = Pool[Post[Any]](self._endpoint, tls, ANSWER_SECONDS, clock)
         self._lock = threading.Lock()
 
     def post(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import queue
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -103,6 +104,31 @@ def test_make_deploy_reports_a_wrong_setting_before_it_does_anything(
     done = make(account, "deploy", *arguments, AWS_DEFAULT_REGION=region)
     assert done.returncode != 0
     assert says in done.stderr.splitlines()[0]
+
+
+def test_make_says_why_a_first_deployment_failed_and_how_to_go_on(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    """Such a stack stays behind, and CloudFormation updates it no more."""
+    broken = template.with_name("broken at first.yml")
+    broken.write_text(template.read_text().replace("\nResources:\n", BROKEN, 1))
+    way_out = (
+        "The stack Third is ROLLBACK_COMPLETE. Before you deploy again: "
+        "aws cloudformation delete-stack --stack-name Third"
+    )
+    deploy = ("--stack", "Third", "--template", str(broken), "TableName=Third")
+    failed = run(account, sys.executable, "-m", "scripts.deploy", *deploy)
+    assert failed.returncode != 0
+    reason, after = failed.stderr.splitlines()
+    assert reason.startswith("Broken: ")
+    assert "there-is-no-such-role" in reason
+    assert after == way_out
+
+    again = make(account, "deploy", "STACK=Third", f"BUCKET={BUCKET}")
+    assert again.returncode != 0
+    assert again.stdout == ""
+    assert again.stderr.splitlines()[0] == way_out
+    assert make(account, "delete", "STACK=Third").returncode == 0
 
 
 # Monitoring
@@ -411,8 +437,12 @@ def denied(account: Cloud, policy: str, sid: str, action: str) -> Iterator[None]
 
 
 def make(account: Cloud, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(account, "make", "--silent", *arguments, **environment)
+
+
+def run(account: Cloud, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--silent", *arguments],
+        command,
         cwd=ROOT,
         env=account.emulator.environment | environment,
         capture_output=True,
