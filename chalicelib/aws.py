@@ -49,6 +49,11 @@ def required(variable: str, purpose: str) -> str:
     return value
 
 
+def is_starting_for_the_chat() -> bool:
+    """Whether Lambda starts a function that uses the table. It gives a whole CPU meanwhile."""
+    return "AWS_LAMBDA_FUNCTION_NAME" in os.environ and bool(os.environ.get("TABLE"))
+
+
 def posts_endpoint() -> str:
     return required(ENDPOINT_VARIABLE, "the address of the API's stage")
 

@@ -34,9 +34,11 @@ class Sender:
     """
 
     def __init__(self, app: Chalice, storage: Storage) -> None:
-        """`app.websocket_api.session` is used from the first post on."""
+        """`app.websocket_api.session` is used from the first post on, in Lambda at once."""
         self._app = app
         self._storage = storage
+        if aws.is_starting_for_the_chat():
+            self._poster  # noqa: B018
 
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
         """Post a message to connections. Returns those that are gone.

@@ -8,7 +8,6 @@
 * The directory's counts change outside of it: `rooms.py` says why, and how they stay right.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -64,7 +63,7 @@ class Storage:
         logged; the first frame meets it again.
         """
         storage = cls()
-        if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
+        if aws.is_starting_for_the_chat():
             try:
                 storage._read("nobody")
             except Exception:
