@@ -78,7 +78,7 @@ def package(bucket: str) -> str:
 
 
 def deploy(stack: str, template: str, parameters: list[str]) -> None:
-    """Creates or updates a stack; a Failure has the reason of the first resource that failed."""
+    """Creates or updates a stack; a Failure has the first reason that CloudFormation gives."""
     last_event = next(events(stack), {}).get("EventId")
     overrides = ["--parameter-overrides", *parameters] if parameters else []
     try:
@@ -88,7 +88,9 @@ def deploy(stack: str, template: str, parameters: list[str]) -> None:
         )
     except Failure:
         new = takewhile(lambda event: event["EventId"] != last_event, events(stack))
-        failed = [event for event in new if event["ResourceStatus"].endswith("_FAILED")]
+        # An export that is in use fails no resource: its reason comes with the rollback.
+        ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
+        failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
         if not failed:
             raise
         first = failed[-1]  # because of it, CloudFormation cancels the others
