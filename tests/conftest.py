@@ -1,6 +1,7 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,8 @@ if not find_spec("hypothesis"):
     collect_ignore += ["test_any_text.py", "test_model.py"]
 if not find_spec("cfnlint"):
     collect_ignore += ["test_template.py", "test_expanded_template.py"]
+if sys.platform != "linux":  # AWS's client for Lambda has wheels for Linux alone
+    collect_ignore.append("e2e/test_lambda_runtime.py")
 
 
 @pytest.hookimpl(tryfirst=True)
