@@ -260,7 +260,8 @@ def readable(line: str) -> str:
     """A function's line of JSON in plain text, for a terminal; any other line unchanged."""
     try:
         fields = json.loads(line)
-        fields.pop("_aws", None)
+        for name in ("_aws", "timestamp"):
+            fields.pop(name, None)
         shown = [str(fields.pop(name)) for name in ("level", "message")]
     except (ValueError, AttributeError, KeyError):
         return line

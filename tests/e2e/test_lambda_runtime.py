@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Package:
             if resource["Type"] == "AWS::Serverless::Function"
         ]
         shared = template["Globals"]["Function"]["Environment"]["Variables"]
+        log_format = template["Globals"]["Function"]["LoggingConfig"]["LogFormat"]
+        self.logging = {"AWS_LAMBDA_LOG_FORMAT": log_format, "AWS_LAMBDA_LOG_LEVEL": "INFO"}
         self.code: dict[str, Path] = {}  # by handler
         self.variables: dict[str, list[str]] = {}  # those that are set whatever the parameters
         for function in functions:
@@ -129,7 +132,7 @@ def start(
                     code or package.code[handler],
                     client,
                     tmp_path / f"{handler}.log",
-                    account | variables | more,
+                    account | package.logging | variables | more,
                 )
             )
 
@@ -255,11 +258,7 @@ def test_tokens(start: Start, issuer: Issuer) -> None:
     assert refused == ["signature", "format"]
 
 
-# Logs: the package's lines are JSON in both of Lambda's log formats, AWS's own in one of them
-
-
-JSON = {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "INFO"}
-TEXT = {"AWS_LAMBDA_LOG_FORMAT": "Text"}
+# Logs
 
 
 def logged(environment: Environment) -> list[dict[str, Any]]:
@@ -269,29 +268,22 @@ def logged(environment: Environment) -> list[dict[str, Any]]:
 
 def test_an_unexpected_event_ends_no_function(start: Start, package: Package) -> None:
     for handler in package.code:
-        function = start(handler, **JSON)
+        function = start(handler)
         assert function.invoke({}) == function.invoke({})
         assert "ERROR" in {line["level"] for line in logged(function)}
 
 
 def test_an_exception(start: Start) -> None:
-    for log_format in (JSON, TEXT):
-        connect = start("app.connect", TABLE="missing", **log_format)
-        outcome, error = connect.invoke(CONNECT)
-        assert outcome == "error"
-        *own, aws = connect.log()
-        assert {"failed", "done"} <= {json.loads(line)["message"] for line in own}
-        if log_format == JSON:
-            assert json.loads(aws)["errorType"] == error["errorType"]
-        else:
-            assert aws.startswith(f"[ERROR] {error['errorType']}: ")
+    connect = start("app.connect", TABLE="missing")
+    outcome, error = connect.invoke(CONNECT)
+    assert outcome == "error"
+    *own, aws = logged(connect)
+    assert {"failed", "done"} <= {line["message"] for line in own}
+    assert all(datetime.fromisoformat(line["timestamp"]).tzinfo for line in own)
+    assert aws["errorType"] == error["errorType"]
 
 
 def test_a_package_that_cannot_be_imported(start: Start, tmp_path: Path) -> None:
-    for log_format in (JSON, TEXT):
-        connect = start("app.connect", tmp_path, **log_format)
-        assert connect.fails_to_start()["errorType"] == "Runtime.ImportModuleError"
-        if log_format == JSON:
-            assert [line["level"] for line in logged(connect)] == ["WARNING", "ERROR"]
-        else:
-            assert [line[:9] for line in connect.log()] == ["[WARNING]", "[ERROR] R"]
+    connect = start("app.connect", tmp_path)
+    assert connect.fails_to_start()["errorType"] == "Runtime.ImportModuleError"
+    assert [line["level"] for line in logged(connect)] == ["WARNING", "ERROR"]
