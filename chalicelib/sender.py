@@ -57,9 +57,9 @@ class Sender:
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
         """Post a message to connections. Returns those that are gone.
 
-        `message` holds at most 131,072 bytes of UTF-8. The first `CHUNK` connections are
-        posted to here, up to 64 at once. The fan-out function posts to the others, chunk by
-        chunk as they are read. No more than two chunks are held at a time.
+        `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. The first `CHUNK`
+        connections are posted to here, up to 64 at once. The fan-out function posts to the others,
+        chunk by chunk as they are read. No more than two chunks are held at a time.
 
         Each connection normally gets the message once. It gets it twice only if a kept HTTP
         connection fails halfway. `Poster.post` has the promises for a single post: throttling

@@ -236,8 +236,10 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
 
 
 @pytest.fixture
-def chat(table: Any, connections: Connections) -> Chat:
-    return Chat(table, connections)
+def chat(table: Any, connections: Connections) -> Iterator[Chat]:
+    """Whatever is said, each message to a client fits one frame of API Gateway."""
+    yield Chat(table, connections)
+    assert all(len(request.body) <= 32_768 for request in connections.requests)
 
 
 @pytest.fixture

@@ -89,7 +89,6 @@ ODD_TEXTS = [
     "Hi\nJenny: yes\n\nSystem",
     "  spaces   stay ",
     "{chat} $& ${room} \\u0041",
-    "lorem ipsum " * 3_333 + "dolor",  # 40,000 characters
 ]
 
 
@@ -97,7 +96,7 @@ def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
     jenny = open_tab().opens()
     jenny.enters("Jenny", "chalice")
     john.reads("Jenny joined room.")
-    for text in ODD_TEXTS[:-1]:
+    for text in ODD_TEXTS:
         jenny.says(text)
         for person in (jenny, john):
             person.reads(f"Jenny: {text}")
@@ -105,17 +104,26 @@ def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
     assert john.page.locator("#log :is(img, script, a)").count() == 0
 
 
-def test_a_text_that_is_too_long_for_a_frame_comes_in_two(
+def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     john: Tab, arrive: Callable[..., Person]
 ) -> None:
+    """A message to a client holds 32,768 bytes, with the name before each line."""
     jenny = arrive("Jenny", "chalice")
     john.reads("Jenny joined room.")
-    jenny.says(ODD_TEXTS[-1])
-    john.reads(f"Jenny: {ODD_TEXTS[-1]}")
-    jenny.hears(f"Jenny: {ODD_TEXTS[-1]}")
+    john.says("x" * 32_762 + "/help me")
+    jenny.hears("John: " + "x" * 32_762, "John:  /help me")
 
-    john.says("x" * 32_000 + "/help me")
-    jenny.hears("John: " + "x" * 32_000, "John:  /help me")
+    john.says("é\n" * 5_000 + "🙂")  # 9 bytes a line
+    jenny.hears("John: é\n" * 3_640 + "John: é", "John: é\n" * 1_359 + "John: 🙂")
+
+    john.says("/nick LongerJohn")
+    john.says("é\n" * 5_000 + "🙂")  # split with the name that it gets
+    jenny.hears("John is now known as LongerJohn.")
+    jenny.hears(
+        "LongerJohn: é\n" * 2_183 + "LongerJohn: é",
+        "LongerJohn: é\n" * 2_183 + "LongerJohn: é",
+        "LongerJohn: é\n" * 632 + "LongerJohn: 🙂",
+    )
 
 
 def test_only_the_server_speaks_as_the_server(john: Tab, arrive: Callable[..., Person]) -> None:
