@@ -113,17 +113,14 @@ def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     john.says("x" * 32_762 + "/help me")
     jenny.hears("John: " + "x" * 32_762, "John:  /help me")
 
-    john.says("é\n" * 5_000 + "🙂")  # 9 bytes a line
-    jenny.hears("John: é\n" * 3_640 + "John: é", "John: é\n" * 1_359 + "John: 🙂")
+    john.says("\n".join(["é" * 162] * 100))  # with its name, 99 lines fill a message
+    hundredth = f"John: {'é' * 162}"
+    jenny.hears("\n".join([hundredth] * 99), hundredth)
 
     john.says("/nick LongerJohn")
-    john.says("é\n" * 5_000 + "🙂")  # split with the name that it gets
-    jenny.hears("John is now known as LongerJohn.")
-    jenny.hears(
-        "LongerJohn: é\n" * 2_183 + "LongerJohn: é",
-        "LongerJohn: é\n" * 2_183 + "LongerJohn: é",
-        "LongerJohn: é\n" * 632 + "LongerJohn: 🙂",
-    )
+    john.says("\n".join(["é" * 159] * 100))  # waits for the new name, with which 99 lines fill it
+    hundredth = f"LongerJohn: {'é' * 159}"
+    jenny.hears("John is now known as LongerJohn.", "\n".join([hundredth] * 99), hundredth)
 
 
 def test_only_the_server_speaks_as_the_server(john: Tab, arrive: Callable[..., Person]) -> None:
