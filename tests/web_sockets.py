@@ -37,7 +37,8 @@ class WebSocket:
     def receive(self) -> str | None:
         """The client's next message; None if it closes the connection instead."""
         frame = self._frames.recv_frame()
-        return bytes(frame.data).decode() if frame.opcode == ABNF.OPCODE_TEXT else None
+        assert isinstance(frame.data, bytes)
+        return frame.data.decode() if frame.opcode == ABNF.OPCODE_TEXT else None
 
     def send(self, message: str) -> None:
         data = message.encode()
