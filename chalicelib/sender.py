@@ -84,11 +84,11 @@ class Sender:
             gone += self._post(own, message, hops=0)
         return gone
 
-    def fan_out(self, event: dict[str, Any], function_name: str) -> list[Connection]:
+    def fan_out(self, event: dict[str, Any], function_name: str | None) -> list[Connection]:
         """The body of the fan-out function: post to a chunk.
 
         `function_name` is its own name: it hands over to itself the posts it cannot make in
-        time. Returns the same as `post`.
+        time. Without a name, it gives them up. Returns the same as `post`.
 
         If it crashes, or Lambda delivers the event twice, nobody gets the message twice. The
         retry, a minute later, skips the slice in which the function crashed and logs that. So up
