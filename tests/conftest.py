@@ -26,6 +26,8 @@ from tests.connections import Connections
 collect_ignore: list[str] = []
 if not find_spec("hypothesis"):
     collect_ignore += ["test_any_text.py", "test_model.py"]
+if not find_spec("websocket"):
+    collect_ignore.append("test_frames.py")
 if not find_spec("cfnlint"):
     collect_ignore.append("test_template.py")
 

@@ -5,6 +5,7 @@ wsdump shows each frame by itself. The rest of a longer message would have no au
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -15,7 +16,6 @@ from chalicelib import texts
 from chalicelib.handler import AUDIENCE, MOST_ROOMS, REMOVED_AT_ONCE
 from chalicelib.names import NICKNAME_LENGTH, ROOM_LENGTH
 from chalicelib.rows import LIFETIME_SECONDS, directory_key
-from scripts.emulator import BIN
 from tests.conftest import Chat, Person
 from tests.e2e.actors import PATIENCE, Terminal
 from tests.web_sockets import FRAME_BYTES, WebSocket, web_socket_server
@@ -53,7 +53,8 @@ def screen() -> Iterator[Screen]:
         opened.put(web_socket)
         web_socket.receive()
 
-    with web_socket_server(serve) as url, Terminal(BIN / "wsdump", url) as terminal:
+    wsdump = (sys.executable, "-m", "websocket._wsdump")
+    with web_socket_server(serve) as url, Terminal(*wsdump, url) as terminal:
         screen = Screen(terminal, opened.get(timeout=PATIENCE))
         screen.ends_with("> ")
         yield screen

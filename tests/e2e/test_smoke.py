@@ -102,7 +102,8 @@ class SmallAccount:
                 person.send(line)
 
 
-def test_a_new_account_has_enough_functions() -> None:
+def test_a_new_account_has_enough_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
     account = SmallAccount(functions=8)
     with web_socket_server(account.serve) as url:
         Smoke(url).burst()
