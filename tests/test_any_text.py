@@ -144,7 +144,7 @@ def test_a_nickname_stays_the_same_however_often_it_is_compared(name: str) -> No
     assert names.claim(unicodedata.normalize("NFKC", name)) == claim
 
 
-FRAME = 131_072  # bytes: API Gateway quotas, "Message payload size"
+FRAME = 131_072  # bytes: API Gateway quotas, "WebSocket message payload size"
 CPU_SECONDS = 0.5  # for any frame, where 0.05 is usual; NFC of 128 KB of marks takes 7
 
 # Runs of these have cost more than their share somewhere: NFC, NFKC, `lower`, white space.
