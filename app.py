@@ -49,7 +49,7 @@ def disconnect(event: WebsocketEvent) -> None:
 
 @app.lambda_function(name="fan_out")
 def fan_out(event: dict[str, Any], context: Any) -> None:
-    HANDLER.fan_out(event, context.function_name)
+    HANDLER.fan_out(event, getattr(context, "function_name", None))
 
 
 @app.lambda_function(name="authorize")

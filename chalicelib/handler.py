@@ -131,7 +131,7 @@ class Handler:
         if departed is not None:
             self._remove(self._announce_departures([departed], {connection_id}))
 
-    def fan_out(self, event: dict[str, Any], function_name: str) -> None:
+    def fan_out(self, event: dict[str, Any], function_name: str | None) -> None:
         """Post to a part of a large room; for the arguments, see `Sender.fan_out`."""
         self._remove(self._sender.fan_out(event, function_name))
 

@@ -57,9 +57,9 @@ class Sender:
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
         """Post a message to connections. Returns those that are gone.
 
-        `message` holds at most 131,072 bytes of UTF-8. The first `CHUNK` connections are
-        posted to here, up to 64 at once. The fan-out function posts to the others, chunk by
-        chunk as they are read. No more than two chunks are held at a time.
+        `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. The first `CHUNK`
+        connections are posted to here, up to 64 at once. The fan-out function posts to the others,
+        chunk by chunk as they are read. No more than two chunks are held at a time.
 
         Each connection normally gets the message once. It gets it twice only if a kept HTTP
         connection fails halfway. `Poster.post` has the promises for a single post: throttling
@@ -84,11 +84,11 @@ class Sender:
             gone += self._post(own, message, hops=0)
         return gone
 
-    def fan_out(self, event: dict[str, Any], function_name: str) -> list[Connection]:
+    def fan_out(self, event: dict[str, Any], function_name: str | None) -> list[Connection]:
         """The body of the fan-out function: post to a chunk.
 
         `function_name` is its own name: it hands over to itself the posts it cannot make in
-        time. Returns the same as `post`.
+        time. Without a name, it gives them up. Returns the same as `post`.
 
         If it crashes, or Lambda delivers the event twice, nobody gets the message twice. The
         retry, a minute later, skips the slice in which the function crashed and logs that. So up

@@ -299,6 +299,6 @@ def test_the_largest_chunk_fits_an_asynchronous_invocation(
     monkeypatch.setattr("chalicelib.sender.CHUNK", CHUNK)
     monkeypatch.setattr(Poster, "post", lambda self, ids, *_: Result(delivered=len(list(ids))))
     longest = (Connection(f"L0SM9cOFvHc{n:04}=", "𝄞" * 32, "𝄞" * 64) for n in range(2 * CHUNK))
-    chat.sender.post(longest, "\x00" * 131_072)
+    chat.sender.post(longest, "\x00" * 32_768)
     assert [len(chunk) for chunk in fan_out.chunks] == [CHUNK]
     assert fan_out.sizes[0] < 1_000_000
