@@ -1,6 +1,7 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,8 @@ from tests.connections import Connections
 NEEDS = {
     "hypothesis": ["test_any_text.py", "test_model.py"],
     "cfnlint": ["test_template.py", "test_expanded_template.py"],
+    "websocket": ["test_frames.py", "test_imitation.py"],
+    "confusable_homoglyphs": ["test_lookalikes.py"],
     "jwt": ["test_authorizer.py", "test_tokens.py"],
     "trustme": ["test_tls.py"],
     "playwright": ["e2e"],
@@ -33,6 +36,8 @@ NEEDS = {
 collect_ignore = [
     test for package, tests in NEEDS.items() if not find_spec(package) for test in tests
 ]
+if sys.platform != "linux":  # AWS's client for Lambda has wheels for Linux alone
+    collect_ignore.append("e2e/test_lambda_runtime.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -242,8 +247,10 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
 
 
 @pytest.fixture
-def chat(table: Any, connections: Connections) -> Chat:
-    return Chat(table, connections)
+def chat(table: Any, connections: Connections) -> Iterator[Chat]:
+    """Whatever is said, each message to a client fits one frame of API Gateway."""
+    yield Chat(table, connections)
+    assert all(len(request.body) <= 32_768 for request in connections.requests)
 
 
 @pytest.fixture
