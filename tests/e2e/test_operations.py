@@ -265,7 +265,9 @@ def test_a_stack_with_a_fan_out_function_is_upgraded_in_place(tmp_path: Path) ->
     alarms.write_text(current.replace("\n  Dashboard:\n", f"{OLDER_ALARMS}\n  Dashboard:\n"))
     with new_cloud(tmp_path) as cloud:
         url = cloud.emulator.deploy(project)
-        cloud.emulator.deploy_template(alarms, stack=f"{STACK}-monitoring")
+        cloud.emulator.deploy_template(
+            alarms, stack=f"{STACK}-monitoring", parameters=["AlarmEmail=you@example.com"]
+        )
         assert {"FanOut", "DeadLetters"} <= exported(cloud)
         assert len(functions(cloud)) == 5
         assert "InvokeFanOut" in str(policies(cloud))
@@ -282,7 +284,9 @@ def test_a_stack_with_a_fan_out_function_is_upgraded_in_place(tmp_path: Path) ->
 
             assert make(cloud, "monitor").returncode == 0
             assert cloud.emulator.deploy() == url
-            assert [alarm for alarm in monitored(cloud)[2] if "DeadLetters" in str(alarm)] == []
+            _, subscriptions, alarms_left, _ = monitored(cloud)
+            assert subscriptions == [("email", "you@example.com")]
+            assert len(alarms_left) == 8
             assert exported(cloud).isdisjoint({"FanOut", "DeadLetters"})
             assert [name for name in functions(cloud) if "-FanOut-" in name] == []
             assert cloud.client("sqs").list_queues().get("QueueUrls", []) == []
