@@ -268,6 +268,7 @@ def test_a_stack_with_a_fan_out_function_is_upgraded_in_place(tmp_path: Path) ->
         cloud.emulator.deploy_template(
             alarms, stack=f"{STACK}-monitoring", parameters=["AlarmEmail=you@example.com"]
         )
+        assert len(monitored(cloud)[2]) == 10
         assert {"FanOut", "DeadLetters"} <= exported(cloud)
         assert len(functions(cloud)) == 5
         assert "InvokeFanOut" in str(policies(cloud))
