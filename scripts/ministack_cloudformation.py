@@ -7,7 +7,9 @@ from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from ministack.services.cloudformation import changesets, engine, handlers
+from ministack.core.responses import new_uuid
+from ministack.services import cloudformation
+from ministack.services.cloudformation import changesets, engine, handlers, helpers, stacks
 
 PSEUDO_PARAMETERS = {
     f"AWS::{name}"
@@ -17,6 +19,21 @@ PSEUDO_PARAMETERS = {
     )
 }
 
+NAMES = {  # of the resources whose name is unique in an account and region
+    kind: f"{kind.rpartition('::')[2]}Name"
+    for kind in (
+        *("AWS::CloudWatch::Alarm", "AWS::CloudWatch::Dashboard", "AWS::DynamoDB::Table"),
+        *("AWS::IAM::ManagedPolicy", "AWS::IAM::Role", "AWS::Lambda::Function"),
+        *("AWS::Logs::LogGroup", "AWS::SNS::Topic", "AWS::SQS::Queue"),
+    )
+}
+UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_FAILED")
+EARLY = (
+    "The following hook(s)/validation failed: [AWS::EarlyValidation::ResourceExistenceCheck]. To "
+    "troubleshoot Early Validation errors, use the DescribeEvents API for detailed failure "
+    "information."
+)
+
 
 def apply() -> None:
     # It took references to resources that a template or its conditions leave out, and circles.
@@ -24,6 +41,16 @@ def apply() -> None:
         module.validate_template_support = partial(
             check_references, module.validate_template_support
         )
+
+    # It gave a name to two resources, which then were one.
+    stacks._validation_errors = partial(with_taken_names, stacks._validation_errors)
+    stacks._resolve_stack_outputs = partial(check_exports, stacks._resolve_stack_outputs)
+    actions = handlers._ACTION_HANDLERS
+    actions["CreateChangeSet"] = partial(validate_early, actions["CreateChangeSet"])
+
+    # It updated stacks whose creation had failed, which can only be deleted.
+    for action in ("CreateChangeSet", "UpdateStack"):
+        actions[action] = partial(refuse_update, actions[action])
 
 
 def check_references(
@@ -93,3 +120,119 @@ def taken(node: Any, conditions: dict[str, bool]) -> Any:
             )
         return taken(if_true if conditions[condition] else if_false, conditions)
     return {key: taken(value, conditions) for key, value in node.items()}
+
+
+def with_taken_names(original: Any, resources: Any, ordered: Any, *context: Any) -> list[Any]:
+    """The faults that CloudFormation finds before it begins, and the names that are taken.
+
+    Names that depend on other resources pass.
+    """
+    faults: list[Any] = original(resources, ordered, *context)
+    values, conditions, mappings, stack, stack_id, *_ = context
+    own = cloudformation._stacks[stack]["_resources"]
+    for resource in ordered:
+        kind = resources[resource]["Type"]
+        key = NAMES.get(kind, "")
+        raw = (resources[resource].get("Properties") or {}).get(key)
+        name = raw and stacks._static_property(
+            raw, resources, values, conditions, mappings, stack, stack_id
+        )
+        had = own.get(resource, {}).get("Properties", {}).get(key)
+        if isinstance(name, str) and name != had and is_taken(kind, key, name):
+            reason = f"Resource of type '{kind}' with identifier '{name}' already exists."
+            faults.append(
+                (resource, kind, "NAME_CONFLICT_VALIDATION", f"/Resources/{resource}", reason)
+            )
+    return faults
+
+
+def is_taken(kind: str, key: str, name: str) -> bool:
+    """Whether a resource has the name: any of the account or, of some kinds, any of a stack."""
+    if changesets._IMPORT_LOOKUPS.get(kind, ((),))[0] == (key,):
+        found = {"ResourceType": kind, "ResourceIdentifier": {key: name}}
+        return changesets._import_not_found([found]) is None
+    return any(
+        each["ResourceType"] == kind and each["Properties"].get(key) == name
+        for stack in existing_stacks().values()
+        for each in stack["_resources"].values()
+    )
+
+
+def existing_stacks() -> dict[str, Any]:
+    return {
+        name: stack
+        for name, stack in cloudformation._stacks.items()
+        if stack["StackStatus"] != "DELETE_COMPLETE"
+    }
+
+
+def validate_early(original: Any, parameters: Any) -> Any:
+    """Fails a change set whose new names are taken, as AWS does since November 2025."""
+    answer = original(parameters)
+    _, made = changesets._find_change_set(
+        helpers._p(parameters, "ChangeSetName"), helpers._p(parameters, "StackName")
+    )
+    if answer[0] != 200 or made["Status"] != "CREATE_COMPLETE":
+        return answer
+    template, values = made["_template"], made["_resolved_params"]
+    conditions = engine._evaluate_conditions(template, values)
+    stack = cloudformation._stacks[made["StackName"]]
+    faults = stacks._validation_errors(
+        template["Resources"],
+        list(present(template["Resources"], conditions)),
+        *(values, conditions, template.get("Mappings", {}), stack["StackName"], stack["StackId"]),
+        {each["PhysicalResourceId"] for each in stack["_resources"].values()},
+    )
+    if faults:
+        made |= {"Status": "FAILED", "ExecutionStatus": "UNAVAILABLE", "StatusReason": EARLY}
+        stack["_operation_events"] = [
+            stacks._operation_event(
+                *(stack["StackId"], new_uuid(), "VALIDATION_ERROR", "CREATE_CHANGESET"),
+                LogicalResourceId=resource,
+                ResourceType=kind,
+                ValidationFailureMode="FAIL",
+                ValidationName=validation,
+                ValidationStatus="FAILED",
+                ValidationStatusReason=reason,
+                ValidationPath=path,
+            )
+            for resource, kind, validation, path, reason in faults
+        ]
+    return answer
+
+
+def refuse_update(original: Any, parameters: Any) -> Any:
+    """Refuses to update a stack that is being changed, or whose creation failed."""
+    stack = handlers._resolve_stack(helpers._p(parameters, "StackName"))
+    is_update = helpers._p(parameters, "ChangeSetType", "UPDATE") == "UPDATE"
+    if stack and is_update and stack["StackStatus"] not in (*UPDATABLE, "DELETE_COMPLETE"):
+        return helpers._error(
+            "ValidationError",
+            f"Stack:{stack['StackId']} is in {stack['StackStatus']} state and can not be updated.",
+        )
+    return original(parameters)
+
+
+def check_exports(original: Any, *arguments: Any) -> Any:
+    """Raises ValueError if another stack has an export of a name, or imports one that changes."""
+    outputs, exports = original(*arguments)
+    stack_id = arguments[-1]
+    for name, export in exports.items():
+        other = cloudformation._exports.get(name, export)["StackId"]
+        if other != stack_id:
+            owner = other.split("/")[1]
+            raise ValueError(f"Export with name {name} is already exported by stack {owner}")
+    for name, export in list(cloudformation._exports.items()):
+        if export["StackId"] != stack_id or export == exports.get(name):
+            continue
+        importers = [
+            other
+            for other, stack in existing_stacks().items()
+            if name in handlers._imported_export_names(stack, other)
+        ]
+        if importers:
+            change = "updated" if name in exports else "deleted"
+            used = " and ".join(importers)
+            raise ValueError(f"Export {name} cannot be {change} as it is in use by {used}")
+        del cloudformation._exports[name]  # the new ones are added later
+    return outputs, exports

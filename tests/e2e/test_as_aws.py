@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from scripts.emulator import Failure
-from tests.e2e.conftest import Cloud, new_cloud
+from tests.e2e.conftest import Cloud, eventually, new_cloud
 
 TOPIC = {"Type": "AWS::SNS::Topic"}
-NUMBERS = count(1)
 
 Template = dict[str, Any]
 Deploy = Callable[..., str]
@@ -131,6 +129,169 @@ def test_circles_are_refused(account: Cloud, resources: Template, circle: str) -
     assert reason in refusal(account, {"Resources": resources | after})
 
 
+# Names
+
+
+def fixed(kind: str, name: str, **properties: Any) -> Template:
+    key = f"{kind.split('::')[-1]}Name"
+    return {"Resources": {"It": {"Type": kind, "Properties": {key: name} | properties}}}
+
+
+KEYS = {
+    "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [{"AttributeName": "PK", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "PK", "KeyType": "HASH"}],
+}
+TABLE = fixed("AWS::DynamoDB::Table", "People", **KEYS)
+TRUST = {
+    "Effect": "Allow",
+    "Principal": {"Service": "lambda.amazonaws.com"},
+    "Action": "sts:AssumeRole",
+}
+POLICY = {"Version": "2012-10-17", "Statement": [TRUST]}
+NAMED = [
+    TABLE,
+    fixed("AWS::Logs::LogGroup", "logs"),
+    fixed("AWS::SQS::Queue", "letters"),
+    fixed("AWS::SNS::Topic", "alarms"),
+    fixed("AWS::CloudWatch::Dashboard", "board", DashboardBody="{}"),
+    fixed("AWS::IAM::Role", "role", AssumeRolePolicyDocument=POLICY),
+    fixed(
+        "AWS::Lambda::Function",
+        "function",
+        Code={"ZipFile": "def handler(event, context): pass"},
+        Handler="index.handler",
+        Role="arn:aws:iam::000000000000:role/role",
+        Runtime="python3.11",
+    ),
+]
+
+
+@pytest.fixture
+def first(account: Cloud) -> Iterator[Callable[[Template], None]]:
+    """Creates the stack `First`, which is deleted after the test."""
+    client = account.client("cloudformation")
+
+    def create(template: Template) -> None:
+        client.create_stack(
+            StackName="First",
+            TemplateBody=json.dumps(template),
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        client.get_waiter("stack_create_complete").wait(
+            StackName="First", WaiterConfig={"Delay": 1}
+        )
+
+    yield create
+    account.emulator.delete("First")
+
+
+@pytest.mark.parametrize("template", NAMED, ids=lambda each: each["Resources"]["It"]["Type"])
+def test_a_second_stack_cannot_have_a_name_of_the_first(
+    account: Cloud, first: Callable[[Template], None], template: Template
+) -> None:
+    client = account.client("cloudformation")
+    first(template)
+    change_set = {
+        "StackName": "Second",
+        "ChangeSetName": "second",
+        "TemplateBody": json.dumps(template),
+        "Capabilities": ["CAPABILITY_NAMED_IAM"],
+    }
+    client.create_change_set(ChangeSetType="CREATE", **change_set)
+    made = client.describe_change_set(StackName="Second", ChangeSetName="second")
+    assert (made["Status"], made["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in made["StatusReason"]
+
+    (event,) = client.describe_events(StackName="Second")["OperationEvents"]
+    it = template["Resources"]["It"]
+    name = it["Properties"][f"{it['Type'].split('::')[-1]}Name"]
+    assert event["ValidationStatusReason"] == (
+        f"Resource of type '{it['Type']}' with identifier '{name}' already exists."
+    )
+    client.delete_stack(StackName="Second")
+
+
+def test_the_table_of_the_first_stack_survives_the_second(
+    account: Cloud, first: Callable[[Template], None], deploy: Deploy
+) -> None:
+    tables = account.client("dynamodb")
+    first(TABLE)
+    tables.put_item(TableName="People", Item={"PK": {"S": "John"}})
+    said = deploy(TABLE, stack="Second")
+    assert "Failed to create the changeset" in said
+    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in said
+    other = fixed("AWS::DynamoDB::Table", "Others", **KEYS)
+    assert deploy(other, stack="Second") == ""  # what failed is not in the way
+
+    said = deploy(TABLE, stack="Second")  # an update, to a taken name
+    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in said
+    account.emulator.delete("Second")
+    assert tables.scan(TableName="People")["Count"] == 1
+    assert tables.list_tables()["TableNames"] == ["People"]
+
+
+def test_a_stack_that_is_created_with_a_taken_name_is_rolled_back(
+    account: Cloud, first: Callable[[Template], None]
+) -> None:
+    """By CreateStack, which has no change set that could fail."""
+    client = account.client("cloudformation")
+    first(TABLE)
+    client.create_stack(StackName="Second", TemplateBody=json.dumps(TABLE))
+    eventually(lambda: status(account, "Second") == "ROLLBACK_COMPLETE")
+    account.emulator.delete("Second")
+    assert account.client("dynamodb").list_tables()["TableNames"] == ["People"]
+
+
+def test_a_table_that_no_stack_owns_is_not_taken_over(account: Cloud, deploy: Deploy) -> None:
+    table = TABLE["Resources"]["It"]["Properties"]
+    account.client("dynamodb").create_table(**table)
+    said = deploy(TABLE)
+    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in said
+    account.emulator.delete("Refused")
+    account.client("dynamodb").delete_table(TableName="People")
+
+
+def test_a_stack_that_failed_at_first_can_only_be_deleted(
+    account: Cloud, first: Callable[[Template], None], deploy: Deploy
+) -> None:
+    client = account.client("cloudformation")
+    exporting = {"Value": "1", "Export": {"Name": "shared"}}
+    first({"Resources": {"It": TOPIC}, "Outputs": {"It": exporting}})
+    second = {"Resources": {"It": TOPIC}, "Outputs": {"Mine": exporting}}
+    assert "Failed to create/update the stack" in deploy(second, stack="Second")
+    events = client.describe_stack_events(StackName="Second")["StackEvents"]
+    reason = "Export with name shared is already exported by stack First"
+    assert reason in [event.get("ResourceStatusReason") for event in events]
+
+    del second["Outputs"]
+    said = deploy(second, stack="Second")
+    assert "is in ROLLBACK_COMPLETE state and can not be updated." in said
+    account.emulator.delete("Second")
+    assert deploy(second, stack="Second") == ""
+    account.emulator.delete("Second")
+
+
+def test_an_export_that_is_in_use_stays_as_it_is(
+    account: Cloud, first: Callable[[Template], None], deploy: Deploy
+) -> None:
+    client = account.client("cloudformation")
+    exported = {"Value": "1", "Export": {"Name": "shared"}}
+    first({"Resources": {"It": TOPIC}, "Outputs": {"It": exported}})
+    importing = {"Properties": {"DisplayName": {"Fn::ImportValue": "shared"}}}
+    assert deploy({"Resources": {"It": TOPIC | importing}}, stack="Second") == ""
+
+    more = {"It": TOPIC, "More": TOPIC}
+    for outputs, change in ({"It": exported | {"Value": "2"}}, "updated"), ({}, "deleted"):
+        deploy({"Resources": more, "Outputs": outputs}, stack="First")
+        events = client.describe_stack_events(StackName="First")["StackEvents"]
+        reasons = [event.get("ResourceStatusReason") for event in events]
+        assert f"Export shared cannot be {change} as it is in use by Second" in reasons
+    account.emulator.delete("Second")
+    assert deploy({"Resources": more}, stack="First") == ""
+    assert client.list_exports()["Exports"] == []
+
+
 def refusal(account: Cloud, template: Template) -> str:
     """The answer to CreateChangeSet, which creates no stack."""
     with pytest.raises(ClientError) as refused:
@@ -142,6 +303,11 @@ def refusal(account: Cloud, template: Template) -> str:
         )
     assert stacks(account) == []
     return str(refused.value)
+
+
+def status(account: Cloud, stack: str) -> str:
+    described = account.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return str(described[0]["StackStatus"])
 
 
 def stacks(account: Cloud) -> list[str]:
