@@ -48,6 +48,9 @@ def apply() -> None:
     actions = handlers._ACTION_HANDLERS
     actions["CreateChangeSet"] = partial(validate_early, actions["CreateChangeSet"])
 
+    # It saw no change where only a condition had changed.
+    changesets._resolve_props_for_diff = partial(resolve, changesets._resolve_props_for_diff)
+
     # It updated stacks whose creation had failed, which can only be deleted.
     for action in ("CreateChangeSet", "UpdateStack"):
         actions[action] = partial(refuse_update, actions[action])
@@ -199,6 +202,12 @@ def validate_early(original: Any, parameters: Any) -> Any:
             for resource, kind, validation, path, reason in faults
         ]
     return answer
+
+
+def resolve(original: Any, template: Any, values: Any, *names: str) -> dict[str, Any]:
+    """The resources that there are with these values of the parameters, to compare them."""
+    resolved = original(template, values, *names).get("Resources", {})
+    return {"Resources": present(resolved, engine._evaluate_conditions(template, values))}
 
 
 def refuse_update(original: Any, parameters: Any) -> Any:

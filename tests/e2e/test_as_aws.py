@@ -305,6 +305,34 @@ def refusal(account: Cloud, template: Template) -> str:
     return str(refused.value)
 
 
+# Conditions
+
+
+def test_a_changed_condition_is_a_change(account: Cloud, deploy: Deploy) -> None:
+    """The same template with another parameter, which nothing but the condition uses."""
+    template = with_a_page({}, Outputs={"Page": {"Value": "on", "Condition": "HasPage"}})
+    for page in ("off", "on", "off"):
+        assert deploy(template, f"WebPage={page}") == ""
+        topics = account.client("sns").list_topics()["Topics"]
+        client = account.client("cloudformation")
+        (stack,) = client.describe_stacks(StackName="Refused")["Stacks"]
+        assert (len(topics), len(stack.get("Outputs", []))) == {"on": (1, 1), "off": (0, 0)}[page]
+    account.emulator.delete("Refused")
+
+
+def test_the_page_is_gone_when_it_is_switched_off_and_comes_back(account: Cloud) -> None:
+    template = account.emulator.package()
+    for page in ("on", "off", "on"):
+        account.emulator.deploy_template(template, parameters=[f"WebPage={page}"])
+        functions = account.client("lambda").list_functions()["Functions"]
+        handlers = [each for each in functions if "-APIHandler-" in each["FunctionName"]]
+        apis = account.client("apigateway").get_rest_apis()["items"]
+        expected = 1 if page == "on" else 0
+        assert (len(handlers), len(apis)) == (expected, expected)
+        assert bool(account.emulator.page_url()) == bool(expected)
+    account.emulator.delete()
+
+
 def status(account: Cloud, stack: str) -> str:
     described = account.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     return str(described[0]["StackStatus"])
