@@ -13,21 +13,24 @@ from hypercorn.protocol import ws_stream
 from ministack.services import apigateway
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
+from scripts.ministack_gate import refuse, values
+
+ADDRESS = 4096  # characters
 FRAME, MESSAGE = 32_768, 131_072  # bytes
 TOO_LARGE = "The data has exceeded the maximum size allowed."
 
 
 def apply() -> None:
-    # It took frames and messages of any length, and binary ones.
+    # It took addresses, frames and messages of any length, and binary frames.
     ws_stream.WebsocketBuffer = Counted
-    apigateway.handle_websocket = partial(close_if_refused, apigateway.handle_websocket)
+    apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
     # It sent messages of any length to a client, each in one frame.
     apigateway.handle_connections_api = partial(post, apigateway.handle_connections_api)
     FrameProtocol.send_data = send_in_frames
 
 
-class Counted(ws_stream.WebsocketBuffer):  # type: ignore[misc]
+class Counted(ws_stream.WebsocketBuffer):
     """A message in the making, which says with which code to close the connection for it.
 
     API Gateway closes it before such a message has ended. Compressed frames count in full.
@@ -56,9 +59,15 @@ class Counted(ws_stream.WebsocketBuffer):  # type: ignore[misc]
         self._frame = self._longest = self._total = 0
 
 
-async def close_if_refused(
+async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
 ) -> None:
+    """Handles a WebSocket, unless its address is too long; AWS names no status for that."""
+    (host,), path = values(scope, b"host"), scope["raw_path"].decode()
+    if len(f"ws://{host}{path}?{scope['query_string'].decode()}") > ADDRESS:
+        await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
+        return
+
     async def receive_or_close() -> Any:
         message = await receive()
         code = message.get("refused")
