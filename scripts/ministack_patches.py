@@ -27,7 +27,7 @@ from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
-from scripts import function_process, ministack_cloudformation, ministack_websockets
+from scripts import function_process, ministack_apigateway, ministack_cloudformation
 from scripts.function_process import END_OF_LOG
 from scripts.ministack_gate import Gate
 
@@ -97,7 +97,7 @@ def apply(output: TextIO) -> None:
     )
 
     ministack_cloudformation.apply()
-    ministack_websockets.apply()
+    ministack_apigateway.apply()
 
     # It ended without closing its WebSockets.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
