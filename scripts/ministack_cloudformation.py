@@ -8,15 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ministack.core.responses import new_uuid
-from ministack.services import apigateway_v1, cloudformation
-from ministack.services.cloudformation import (
-    changesets,
-    engine,
-    handlers,
-    helpers,
-    provisioners,
-    stacks,
-)
+from ministack.services import cloudformation
+from ministack.services.cloudformation import changesets, engine, handlers, helpers, stacks
 
 PSEUDO_PARAMETERS = {
     f"AWS::{name}"
@@ -33,10 +26,6 @@ NAMES = {  # of the resources whose name is unique in an account and region
         *("AWS::IAM::ManagedPolicy", "AWS::IAM::Role", "AWS::Lambda::Function"),
         *("AWS::Logs::LogGroup", "AWS::SNS::Topic", "AWS::SQS::Queue"),
     )
-}
-ACCESS_LOGS = {
-    "AWS::ApiGateway::Stage": "AccessLogSetting",
-    "AWS::ApiGatewayV2::Stage": "AccessLogSettings",
 }
 UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_FAILED")
 EARLY = (
@@ -61,12 +50,6 @@ def apply() -> None:
 
     # It saw no change where only a condition had changed.
     changesets._resolve_props_for_diff = partial(resolve, changesets._resolve_props_for_diff)
-
-    # It logged for an account that has no role for that.
-    for kind, key in ACCESS_LOGS.items():
-        handler = provisioners._RESOURCE_HANDLERS[kind]
-        for action in ("create", "update"):
-            handler[action] = partial(with_a_role_for_logs, handler[action], key)
 
     # It updated stacks whose creation had failed, which can only be deleted.
     for action in ("CreateChangeSet", "UpdateStack"):
@@ -225,16 +208,6 @@ def resolve(original: Any, template: Any, values: Any, *names: str) -> dict[str,
     """The resources that there are with these values of the parameters, to compare them."""
     resolved = original(template, values, *names).get("Resources", {})
     return {"Resources": present(resolved, engine._evaluate_conditions(template, values))}
-
-
-def with_a_role_for_logs(original: Any, key: str, *arguments: Any) -> Any:
-    """Creates or updates a stage; the last dictionary holds its properties."""
-    properties = [each for each in arguments if isinstance(each, dict)][-1]
-    if properties.get(key) and not apigateway_v1._account_settings.get("settings"):
-        raise ValueError(
-            "CloudWatch Logs role ARN must be set in account settings to enable logging"
-        )
-    return original(*arguments)
 
 
 def refuse_update(original: Any, parameters: Any) -> Any:

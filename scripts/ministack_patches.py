@@ -27,7 +27,12 @@ from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
-from scripts import function_process, ministack_apigateway, ministack_cloudformation
+from scripts import (
+    function_process,
+    ministack_apigateway,
+    ministack_cloudformation,
+    ministack_resources,
+)
 from scripts.function_process import END_OF_LOG
 from scripts.ministack_gate import Gate
 
@@ -97,6 +102,7 @@ def apply(output: TextIO) -> None:
     )
 
     ministack_cloudformation.apply()
+    ministack_resources.apply()
     ministack_apigateway.apply()
 
     # It ended without closing its WebSockets.

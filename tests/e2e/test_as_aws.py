@@ -156,14 +156,6 @@ NAMED = [
     fixed("AWS::SNS::Topic", "alarms"),
     fixed("AWS::CloudWatch::Dashboard", "board", DashboardBody="{}"),
     fixed("AWS::IAM::Role", "role", AssumeRolePolicyDocument=POLICY),
-    fixed(
-        "AWS::Lambda::Function",
-        "function",
-        Code={"ZipFile": "def handler(event, context): pass"},
-        Handler="index.handler",
-        Role="arn:aws:iam::000000000000:role/role",
-        Runtime="python3.11",
-    ),
 ]
 
 
@@ -190,19 +182,9 @@ def first(account: Cloud) -> Iterator[Callable[[Template], None]]:
 def test_a_second_stack_cannot_have_a_name_of_the_first(
     account: Cloud, first: Callable[[Template], None], template: Template
 ) -> None:
-    client = account.client("cloudformation")
     first(template)
-    change_set = {
-        "StackName": "Second",
-        "ChangeSetName": "second",
-        "TemplateBody": json.dumps(template),
-        "Capabilities": ["CAPABILITY_NAMED_IAM"],
-    }
-    client.create_change_set(ChangeSetType="CREATE", **change_set)
-    made = client.describe_change_set(StackName="Second", ChangeSetName="second")
-    assert (made["Status"], made["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
-    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in made["StatusReason"]
-
+    assert "[AWS::EarlyValidation::ResourceExistenceCheck]" in second(account, template)
+    client = account.client("cloudformation")
     (event,) = client.describe_events(StackName="Second")["OperationEvents"]
     it = template["Resources"]["It"]
     name = it["Properties"][f"{it['Type'].split('::')[-1]}Name"]
@@ -210,6 +192,21 @@ def test_a_second_stack_cannot_have_a_name_of_the_first(
         f"Resource of type '{it['Type']}' with identifier '{name}' already exists."
     )
     client.delete_stack(StackName="Second")
+
+
+def second(account: Cloud, template: Template) -> str:
+    """The reason for which the change set of the stack `Second` fails."""
+    client = account.client("cloudformation")
+    client.create_change_set(
+        StackName="Second",
+        ChangeSetName="second",
+        ChangeSetType="CREATE",
+        TemplateBody=json.dumps(template),
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    made = client.describe_change_set(StackName="Second", ChangeSetName="second")
+    assert (made["Status"], made["ExecutionStatus"]) == ("FAILED", "UNAVAILABLE")
+    return str(made["StatusReason"])
 
 
 def test_the_table_of_the_first_stack_survives_the_second(
@@ -303,6 +300,103 @@ def refusal(account: Cloud, template: Template) -> str:
         )
     assert stacks(account) == []
     return str(refused.value)
+
+
+# What the services refuse
+
+
+def api(**stage: Any) -> Template:
+    properties = {"ApiId": {"Ref": "Api"}, "StageName": "api", "AutoDeploy": True} | stage
+    return {
+        "Api": {
+            "Type": "AWS::ApiGatewayV2::Api",
+            "Properties": {
+                "Name": "chat",
+                "ProtocolType": "WEBSOCKET",
+                "RouteSelectionExpression": "$request.body.action",
+            },
+        },
+        "Stage": {"Type": "AWS::ApiGatewayV2::Stage", "Properties": properties},
+    }
+
+
+def function_of(service: str, **resources: Any) -> Template:
+    """A function whose role is for a service, and may do nothing."""
+    trust = json.loads(json.dumps(POLICY).replace("lambda.amazonaws.com", service))
+    return {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": trust}},
+        "Function": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Code": {"ZipFile": "def handler(event, context): pass"},
+                "Handler": "index.handler",
+                "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                "Runtime": "python3.11",
+            },
+        },
+        **resources,
+    }
+
+
+def test_a_second_function_cannot_have_the_name_of_the_first(
+    account: Cloud, first: Callable[[Template], None]
+) -> None:
+    resources = function_of("lambda.amazonaws.com")
+    resources["Function"]["Properties"]["FunctionName"] = "function"
+    first({"Resources": resources})
+    assert "ResourceExistenceCheck" in second(account, {"Resources": resources})
+
+
+RETRIES = {
+    "Queue": {"Type": "AWS::SQS::Queue"},
+    "Retries": {
+        "Type": "AWS::Lambda::EventInvokeConfig",
+        "Properties": {
+            "FunctionName": {"Ref": "Function"},
+            "Qualifier": "$LATEST",
+            "DestinationConfig": {"OnFailure": {"Destination": {"Fn::GetAtt": ["Queue", "Arn"]}}},
+        },
+    },
+}
+REFUSED = [
+    (
+        api(RouteSettings={"$default": {"ThrottlingRateLimit": 1}}),
+        "Unable to find Route by key $default within the provided RouteSettings",
+    ),
+    (
+        api(DeploymentId="abcdef"),
+        "Deployment ID cannot be set on this stage because AutoDeploy is enabled",
+    ),
+    (
+        api(AccessLogSettings={"DestinationArn": "arn:aws:logs:a:b:c", "Format": "$context.error"}),
+        "CloudWatch Logs role ARN must be set in account settings to enable logging",
+    ),
+    (
+        function_of("ec2.amazonaws.com"),
+        "The role defined for the function cannot be assumed by Lambda.",
+    ),
+    (
+        function_of("lambda.amazonaws.com", **RETRIES),
+        "The function's execution role does not have permissions to call SendMessage on arn:aws:sqs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("resources", "reason"), REFUSED)
+def test_a_resource_that_its_service_refuses_rolls_the_stack_back(
+    account: Cloud, resources: Template, reason: str
+) -> None:
+    client = account.client("cloudformation")
+    client.create_stack(
+        StackName="Refused",
+        TemplateBody=json.dumps({"Resources": resources}),
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    eventually(lambda: status(account, "Refused") == "ROLLBACK_COMPLETE")
+    events = client.describe_stack_events(StackName="Refused")["StackEvents"]
+    (failure,) = (each for each in events if each["ResourceStatus"] == "CREATE_FAILED")
+    assert reason in failure["ResourceStatusReason"]
+    account.emulator.delete("Refused")
 
 
 # Conditions
