@@ -22,7 +22,6 @@ from scripts.ministack_gate import refuse, values
 ADDRESS = 4096  # characters
 FRAME, MESSAGE = 32_768, 131_072  # bytes
 TOO_LARGE = "The data has exceeded the maximum size allowed."
-FAILED = "Internal server error"
 GATEWAY = "apigateway.amazonaws.com"
 
 status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403)
@@ -37,7 +36,8 @@ def apply() -> None:
     apigateway.handle_connections_api = partial(post, apigateway.handle_connections_api)
     FrameProtocol.send_data = send_in_frames
 
-    # It invoked functions that do not permit it, and sent clients what a function returned or raised.
+    # It invoked functions that do not permit it, and as often as clients liked, and sent them what
+    # a function returned or raised.
     apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
     apigateway._invoke_request_authorizer_lambda = partial(
         authorize, apigateway._invoke_request_authorizer_lambda
@@ -92,8 +92,9 @@ async def converse(
             await send(message)
         else:
             status = status_of_connect.get()
-            reason = FAILED if status >= 500 else HTTPStatus(status).phrase
-            await apigateway._refuse_ws_handshake(scope, send, status, reason, "", new_uuid())
+            await apigateway._refuse_ws_handshake(
+                scope, send, status, reason(status), "", new_uuid()
+            )
 
     async def receive_or_close() -> Any:
         message = await receive()
@@ -132,21 +133,41 @@ def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
 async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
     """The status that a route's function returns; what it returns else needs a route response.
 
-    If it fails, or does not permit the invocation, the client gets a frame that says so.
+    If it fails, may not be invoked, or is invoked too often, the client gets a frame that says so.
     """
     api, account, region, route, stage, connection, _, request, *_ = call
     source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
     integration = apigateway._integrations[api][route["target"].rpartition("/")[2]]
-    status = 500
-    if may_invoke(integration["integrationUri"], source):
+    if stage not in apigateway._stages[api]:
+        status = 403
+    elif not may_pass(api, stage, route["routeKey"]):
+        status = 429
+    elif not may_invoke(integration["integrationUri"], source):
+        status = 500
+    else:
         answer = await original(*call, **options) or {}
         status = answer.get("statusCode", 200)
         status = 502 if status == 500 else status  # MiniStack's for a function that failed
     status_of_connect.set(status)
-    if status < 500:
+    if status < 429:
         return {"statusCode": status}
-    body = {"message": FAILED, "connectionId": connection, "requestId": request}
+    body = {"message": reason(status), "connectionId": connection, "requestId": request}
     return {"statusCode": status, "body": json.dumps(body)}
+
+
+def reason(status: int) -> str:
+    return "Internal server error" if status >= 500 else HTTPStatus(status).phrase
+
+
+def may_pass(api: str, stage: str, route: str) -> bool:
+    """Whether a stage's settings of a route let one more through."""
+    settings = apigateway._stages[api][stage].get("routeSettings", {}).get(route, {})
+    limits = {"rateLimit": "ThrottlingRateLimit", "burstLimit": "ThrottlingBurstLimit"}
+    return bool(
+        apigateway_v1._take_token(
+            (api, stage, route), {name: settings.get(limits[name]) for name in limits}
+        )
+    )
 
 
 async def authorize(original: Any, authorizer: Any, event: Any, *owner: str) -> Any:

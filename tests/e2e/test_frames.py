@@ -151,3 +151,10 @@ def test_an_address_may_have_4096_characters(empty_chat: str) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         websocket.create_connection(address(empty_chat, 4097), timeout=PATIENCE)
     assert refused.value.status_code == 414
+
+
+@pytest.mark.parametrize("path", ["", "/nowhere"])
+def test_an_address_ends_in_the_stage(empty_chat: str, path: str) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        websocket.create_connection(empty_chat.removesuffix("/api") + path, timeout=PATIENCE)
+    assert refused.value.status_code == 403

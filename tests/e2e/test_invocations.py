@@ -120,6 +120,22 @@ def test_a_function_that_fails_is_answered_for(account: Cloud, chat: str) -> Non
         john.hears_of_a_failure()
 
 
+def test_the_stage_lets_no_more_through_than_its_rate(account: Cloud, template: Path) -> None:
+    parameters = ["TableName=Others", "RequestRate=1", "RequestBurst=1", "WebPage=off"]
+    account.emulator.deploy_template(template, stack="Slow", parameters=parameters)
+    url = account.emulator.url("Slow")
+    client = websocket.create_connection(url, timeout=PATIENCE)
+    for _ in range(20):
+        client.send("no name")
+    heard = [str(client.recv()) for _ in range(20)]
+    assert heard[0].startswith("Nicknames are")
+    refused = [json.loads(each) for each in heard if each.startswith("{")]
+    assert {each["message"] for each in refused} == {"Too Many Requests"}
+    client.close()
+    assert 429 in {handshake(url) for _ in range(10)}
+    account.emulator.delete("Slow")
+
+
 def test_an_authorizer_needs_permission_of_its_own(account: Cloud, template: Path) -> None:
     parameters = [*SIGN_IN, "TableName=Others", "WebPage=off"]
     account.emulator.deploy_template(template, stack="SignIn", parameters=parameters)
