@@ -61,7 +61,7 @@ ODD_TEXTS = [
     "\\ud800",
     " \t\u3000 ",
     "%s {0} ${TABLE} {chat_room_name}",
-    "x" * 40_000,
+    "x" * 30_000,
     "",
 ]
 
@@ -87,7 +87,7 @@ INVALID_NICKNAMES = [
     "/nick",
     "\u202eJohn",
     "J\x00hn",
-    "x" * 40_000,
+    "x" * 30_000,
 ]
 
 
@@ -112,7 +112,7 @@ ODD_COMMANDS = {
     "/\x00": "Unknown command: \ufffd",
     "/join": "Usage: /join {chat_room_name}",
     "/join \u202eroom": INVALID_ROOM,
-    "/join " + "x" * 40_000: INVALID_ROOM,
+    "/join " + "x" * 30_000: INVALID_ROOM,
 }
 
 

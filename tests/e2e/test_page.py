@@ -89,7 +89,7 @@ ODD_TEXTS = [
     "Hi\nJenny: yes\n\nSystem",
     "  spaces   stay ",
     "{chat} $& ${room} \\u0041",
-    "lorem ipsum " * 3_333 + "dolor",  # 40,000 characters
+    "lorem ipsum " * 2_500 + "dolor",  # 30,000 characters
 ]
 
 
