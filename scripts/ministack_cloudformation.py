@@ -67,7 +67,7 @@ def check_references(
     original(template, conditions, params=params)
     if "Transform" in template:  # ValidateTemplate does not apply it
         return
-    resources, outputs = template["Resources"], template.get("Outputs") or {}
+    resources, outputs = template.get("Resources") or {}, template.get("Outputs") or {}
     named = PSEUDO_PARAMETERS | set(template.get("Parameters") or {}) | set(resources)
     check_names(
         "Template format error: {} in the Resources block of the template", resources, named
