@@ -22,6 +22,7 @@ from scripts.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
 from tests.e2e import actors
 from tests.e2e.actors import Person, company
 from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.test_invocations import set_logs_role
 from tests.e2e.test_stack import copy_project, departures, nothing_is_left
 
 OLDER = Path(__file__).parent / "older_resources.json"
@@ -178,6 +179,7 @@ def test_two_stacks_side_by_side_one_with_everything_but_the_page_switched_on(
 ) -> None:
     parameters = ["TableName=SecondTable", "Tracing=on", "AccessLogs=on", "LogRetentionDays=7"]
     parameters += ["WebPage=off"]
+    set_logs_role(account)
     account.emulator.deploy_template(template, stack="Second", parameters=parameters)
     assert make(account, "monitor", "STACK=Second", "EMAIL=you@example.com").returncode == 0
     second = account.emulator.url("Second")
