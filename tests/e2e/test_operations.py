@@ -132,6 +132,29 @@ def test_make_says_why_a_first_deployment_failed_and_how_to_go_on(
     assert make(account, "delete", "STACK=Third").returncode == 0
 
 
+def test_make_deploy_names_the_table_that_another_stack_has(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    """Nothing stays behind, so a deployment under another name succeeds."""
+    deploy = ("--stack", "Third", "--template", str(template))
+    failed = run(account, sys.executable, "-m", "scripts.deploy", *deploy)
+    assert failed.returncode != 0
+    assert failed.stderr == (
+        "ChaliceChatTable: Resource of type 'AWS::DynamoDB::Table' with identifier 'ChaliceChat' "
+        "already exists.\n"
+    )
+    assert make(account, "delete", "STACK=Third").returncode == 0
+
+
+def test_make_deploy_refuses_a_parameter_that_does_not_exist(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    deploy = ("--stack", "ChaliceChat", "--template", str(template), "RequestRat=5")
+    failed = run(account, sys.executable, "-m", "scripts.deploy", *deploy)
+    assert failed.returncode != 0
+    assert failed.stderr.startswith("There is no parameter RequestRat; there are: AccessLogs, ")
+
+
 # Monitoring
 
 
