@@ -23,6 +23,7 @@ from scripts.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.test_invocations import set_logs_role
 from tests.e2e.test_stack import copy_project, departures, logged, nothing_is_left
 
 OLDER = Path(__file__).parent / "older_resources.json"
@@ -129,6 +130,29 @@ def test_make_says_why_a_first_deployment_failed_and_how_to_go_on(
     assert make(account, "delete", "STACK=Third").returncode == 0
 
 
+def test_make_deploy_names_the_table_that_another_stack_has(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    """Nothing stays behind, so a deployment under another name succeeds."""
+    deploy = ("--stack", "Third", "--template", str(template))
+    failed = run(account, sys.executable, "-m", "scripts.deploy", *deploy)
+    assert failed.returncode != 0
+    assert failed.stderr == (
+        "ChaliceChatTable: Resource of type 'AWS::DynamoDB::Table' with identifier 'ChaliceChat' "
+        "already exists.\n"
+    )
+    assert make(account, "delete", "STACK=Third").returncode == 0
+
+
+def test_make_deploy_refuses_a_parameter_that_does_not_exist(
+    account: Cloud, deployed: str, template: Path
+) -> None:
+    deploy = ("--stack", "ChaliceChat", "--template", str(template), "RequestRat=5")
+    failed = run(account, sys.executable, "-m", "scripts.deploy", *deploy)
+    assert failed.returncode != 0
+    assert failed.stderr.startswith("There is no parameter RequestRat; there are: AccessLogs, ")
+
+
 # Monitoring
 
 
@@ -175,6 +199,7 @@ def test_two_stacks_side_by_side_one_with_everything_but_the_page_switched_on(
 ) -> None:
     parameters = ["TableName=SecondTable", "Tracing=on", "AccessLogs=on", "LogRetentionDays=7"]
     parameters += ["WebPage=off"]
+    set_logs_role(account)
     account.emulator.deploy_template(template, stack="Second", parameters=parameters)
     assert make(account, "monitor", "STACK=Second", "EMAIL=you@example.com").returncode == 0
     second = account.emulator.url("Second")
