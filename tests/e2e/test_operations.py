@@ -308,8 +308,19 @@ def test_a_stack_with_a_fan_out_function_is_upgraded_in_place(tmp_path: Path) ->
             older_groups = log_groups(cloud)
             people = rows(cloud, "ChaliceChat")
 
+            template = cloud.emulator.package()
+            deploy = ("-m", "scripts.deploy", "--stack", STACK, "--template", str(template))
+            refused = run(cloud, sys.executable, *deploy)  # before the alarms: the wrong order
+            assert refused.returncode != 0
+            assert f"cannot be deleted as it is in use by {STACK}-monitoring" in refused.stderr
+            assert status(cloud) == "UPDATE_ROLLBACK_COMPLETE"
+            assert {"FanOut", "DeadLetters"} <= exported(cloud)
+            john.says("/room")
+            john.hears("tea")
+
             assert make(cloud, "monitor").returncode == 0
-            assert cloud.emulator.deploy() == url
+            assert run(cloud, sys.executable, *deploy).returncode == 0
+            assert cloud.emulator.url() == url
             _, subscriptions, alarms_left, _ = monitored(cloud)
             assert subscriptions == [("email", "you@example.com")]
             assert len(alarms_left) == 8
