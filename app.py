@@ -11,8 +11,7 @@ from chalicelib import (
     Sender,
     Storage,
     account_of,
-    keep_deadline,
-    log_invocation,
+    in_invocation,
     new_session,
     write_json,
 )
@@ -21,8 +20,7 @@ from chalicelib.page import chat_page
 app = Chalice(app_name="chalice-chat-example")
 app.websocket_api.session = new_session()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-app.register_middleware(log_invocation)
-app.register_middleware(keep_deadline)
+app.register_middleware(in_invocation)
 write_json(app.log)
 
 STORAGE = Storage.from_env()

@@ -13,9 +13,8 @@ from urllib.parse import quote, unquote
 from chalice.app import WebsocketEvent
 
 from chalicelib.aws import required
-from chalicelib.log import about, log
-from chalicelib.metrics import count
-from chalicelib.rows import Account
+from chalicelib.invocation import about, count, log
+from chalicelib.storage import Account
 
 if TYPE_CHECKING:
     from chalicelib.tokens import Tokens

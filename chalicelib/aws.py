@@ -1,13 +1,8 @@
-"""AWS: the session and its clients, the address for posts, an invocation's deadline."""
+"""AWS: the session and its clients, and the address for posts."""
 
-import math
 import os
 import ssl
-import time
-from collections.abc import Callable
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
 
 import botocore
 from boto3.session import Session
@@ -17,8 +12,6 @@ from botocore.session import get_session
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
 # function, since an event's domain name may be a custom domain, which does not accept posts.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
-
-_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)  # of time.monotonic()
 
 
 def new_session() -> Session:
@@ -58,14 +51,6 @@ def posts_endpoint() -> str:
     return required(ENDPOINT_VARIABLE, "the address of the API's stage")
 
 
-def lambda_context(event: Any) -> Any:
-    """Lambda's context for an event of Chalice, or anything else that a test gives as one.
-
-    An HTTP request has it as `lambda_context`, since its `context` is API Gateway's.
-    """
-    return getattr(event, "lambda_context", getattr(event, "context", None))
-
-
 def tls_context() -> ssl.SSLContext:
     """A context for AWS's servers, which checks host names.
 
@@ -75,21 +60,3 @@ def tls_context() -> ssl.SSLContext:
     chosen = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     file = chosen or str(Path(botocore.__file__).with_name("cacert.pem"))
     return ssl.create_default_context(cafile=file)
-
-
-def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Chalice middleware: record when Lambda will end the invocation.
-
-    Without Lambda's context, as in a unit test, there is no deadline.
-    """
-    milliseconds = getattr(lambda_context(event), "get_remaining_time_in_millis", lambda: math.inf)
-    token = _deadline.set(time.monotonic() + milliseconds() / 1000)
-    try:
-        return get_response(event)
-    finally:
-        _deadline.reset(token)
-
-
-def seconds_left() -> float:
-    """Seconds until Lambda ends the current invocation; infinite outside of one."""
-    return _deadline.get() - time.monotonic()

@@ -11,7 +11,7 @@ from threading import Timer
 from typing import Any
 from urllib.parse import urlsplit
 
-from chalicelib.log import about, log
+from chalicelib.invocation import about, log
 
 DISCOVERY = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, section 4
 

@@ -4,19 +4,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from botocore.exceptions import ClientError, NoCredentialsError
 from chalice import Chalice, WebsocketDisconnectedError
 
-from chalicelib import aws
-from chalicelib.log import about, log
-from chalicelib.metrics import count
+from chalicelib import aws, invocation
+from chalicelib.invocation import about, count, log
 from chalicelib.posting import BROADCAST_SECONDS, Poster, Result
-from chalicelib.rows import Connection
-from chalicelib.storage import Storage
-from chalicelib.transactions import REST_SECONDS
+from chalicelib.storage import Connection, Storage
 
 # Reserved at the end of an invocation: for the last answers, removals and announcements.
 CLEAN_UP_SECONDS = 6.0
@@ -110,7 +107,7 @@ class Sender:
     def broadcast(self, connection_ids: Iterable[str], message: str) -> list[Connection]:
         """`post`, and remove the connections that are gone; returns those it removed."""
         gone = self.post(map(Connection, connection_ids), message)
-        return self._storage.delete_connections(gone)
+        return list(chain.from_iterable(self._storage.delete_gone(gone)))
 
     # Posts
 
@@ -160,16 +157,16 @@ def _count_while_time_is_left(connections: Iterator[Connection]) -> int:
     number = 0
     for _ in connections:
         number += 1
-        if aws.seconds_left() < REST_SECONDS:
+        if invocation.is_ending():
             break
     return number
 
 
 def _seconds_for_posts() -> float:
     """How long posts may start; near the deadline a third of the rest: answers may take as long."""
-    left = aws.seconds_left()
-    if left < REST_SECONDS:
+    if invocation.is_ending():
         return 0.0
+    left = invocation.seconds_left()
     return min(BROADCAST_SECONDS, max(left - CLEAN_UP_SECONDS, left / 3))
 
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import jwt
 
-from chalicelib import names
 from chalicelib.authorizer import InvalidToken
+from chalicelib.invocation import about, count, log
 from chalicelib.issuer import Issuer, IssuerUnavailable
-from chalicelib.log import about, log
-from chalicelib.metrics import count
-from chalicelib.rows import Account
+from chalicelib.storage import Account
+from chalicelib.text import names
 
 ALGORITHMS = ["RS256", "ES256"]
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519, RFC 9068; not "logout+jwt"

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from chalice import Chalice
+from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
 from moto import mock_aws
 
 from chalicelib import Handler, Sender, Storage
 from chalicelib.aws import new_session
 from chalicelib.pace import Pace
-from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
 from tests import tables
 from tests.connections import Connections
 

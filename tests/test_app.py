@@ -13,9 +13,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from chalicelib.log import log, log_invocation
 
 from chalicelib.aws import ENDPOINT_VARIABLE, keep_deadline, seconds_left
-from chalicelib.log import log, log_invocation
 from tests import tables
 from tests.connections import Connections
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
+from chalicelib.names import NICKNAME_LENGTH, ROOM_LENGTH
+from chalicelib.rows import LIFETIME_SECONDS, directory_key
 
 from chalicelib import texts
 from chalicelib.handler import AUDIENCE, MOST_ROOMS, REMOVED_AT_ONCE
-from chalicelib.names import NICKNAME_LENGTH, ROOM_LENGTH
-from chalicelib.rows import LIFETIME_SECONDS, directory_key
 from tests.conftest import Chat, Person
 from tests.e2e.actors import PATIENCE, Terminal
 from tests.web_sockets import FRAME_BYTES, WebSocket, web_socket_server

@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+from chalicelib.arrivals import HANDSHAKE_SECONDS
+from chalicelib.rows import LIFETIME_SECONDS, Account
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,9 +21,7 @@ from hypothesis.stateful import (
 )
 
 from chalicelib import names
-from chalicelib.arrivals import HANDSHAKE_SECONDS
 from chalicelib.handler import AUDIENCE, HELP
-from chalicelib.rows import LIFETIME_SECONDS, Account
 from tests.conftest import Chat, Person, dynamodb
 from tests.connections import Connections
 from tests.tables import create_table, problems

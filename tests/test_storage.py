@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-
 from chalicelib.rows import LIFETIME_SECONDS, Connection
-from chalicelib.storage import Storage
 from chalicelib.transactions import Conflict, NicknameTaken, StaleRecord, pauses
+
+from chalicelib.storage import Storage
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 from boto3.session import Session
-
 from chalicelib.rows import Connection
+
 from tests.conftest import Chat
 from tests.connections import Connections
 from tests.test_sender import logged

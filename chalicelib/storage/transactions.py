@@ -2,17 +2,20 @@
 
 import random
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
-from chalicelib import aws
-from chalicelib.rows import Connection, Item, claim_key
+from boto3.dynamodb.types import TypeDeserializer
+
+from chalicelib import invocation
+from chalicelib.storage.rows import Connection, Item, claim_key
 
 # Reasons for cancellation that are worth a retry (TransactWriteItems).
 _PASSING_REASONS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 
-# Nothing new starts this close to the invocation's deadline.
-REST_SECONDS = 1.0
+_deserialize = TypeDeserializer().deserialize
+
+Done = TypeVar("Done")
 
 
 class StaleRecord(Exception):
@@ -36,8 +39,8 @@ class NicknameTaken(Exception):
 class Refused(Exception):
     """A transaction was cancelled because conditions did not hold.
 
-    `found` maps the name of each action that failed to the row found instead, in DynamoDB's own
-    notation; the row is empty if there was none.
+    `found` maps the name of each action that failed to the row found instead, which is empty if
+    there was none.
     """
 
     def __init__(self, found: dict[Any, Item]) -> None:
@@ -66,7 +69,7 @@ class Transactions:
             except self._client.exceptions.TransactionCanceledException as error:
                 reasons = error.response["CancellationReasons"]
                 found = {
-                    name: reason.get("Item", {})
+                    name: _row(reason.get("Item", {}))
                     for name, reason in zip(actions, reasons, strict=True)
                     if reason["Code"] == "ConditionalCheckFailed"
                 }
@@ -151,6 +154,26 @@ def _unchanged(connection: Connection) -> Item:
     }
 
 
+def _row(item: Item) -> Item:
+    return {name: _deserialize(value) for name, value in item.items()}
+
+
+def until_current(attempt: Callable[[], Done]) -> Done:
+    """Repeat an attempt that raises `StaleRecord`, which reads the records again each time.
+
+    Raises the last `StaleRecord`, and `Conflict` at once, since its own retries are used up.
+    """
+    for pause in pauses():
+        try:
+            return attempt()
+        except Conflict:
+            raise
+        except StaleRecord as error:
+            stale = error
+        time.sleep(pause)
+    raise stale
+
+
 def pauses() -> Iterator[float]:
     """Seconds to wait after each failed attempt: exponential back-off with full jitter.
 
@@ -159,6 +182,6 @@ def pauses() -> Iterator[float]:
     """
     for attempt in range(7):
         yield random.uniform(0, 0.025 * 2**attempt)
-        if aws.seconds_left() < REST_SECONDS:
+        if invocation.is_ending():
             return
     yield 0.0

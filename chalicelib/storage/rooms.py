@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.log import log
-from chalicelib.rows import LIFETIME_SECONDS, directory_key
+from chalicelib.invocation import log
+from chalicelib.storage.rows import LIFETIME_SECONDS, directory_key
 
 
 class Rooms:

@@ -18,7 +18,7 @@ expired rows late, so every read ignores them.
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from chalicelib import names
+from chalicelib.text import names
 
 CONNECTION_SECONDS = 2 * 60 * 60  # API Gateway quotas: "Connection duration for WebSocket API"
 GRACE_SECONDS = 60  # for `$disconnect` to arrive, and for clock skew

@@ -16,21 +16,20 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from chalicelib import aws, names
-from chalicelib.arrivals import Arrivals
-from chalicelib.departures import Departures
-from chalicelib.log import log
-from chalicelib.metrics import count
-from chalicelib.rooms import Rooms
-from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, Item, connection, suffix
-from chalicelib.transactions import (
+from chalicelib import aws
+from chalicelib.invocation import count, log
+from chalicelib.storage.membership import Membership
+from chalicelib.storage.reads import Reads
+from chalicelib.storage.rooms import Rooms
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection
+from chalicelib.storage.transactions import (
     Conflict,
     NicknameTaken,
     Refused,
     StaleRecord,
     Transactions,
-    pauses,
 )
+from chalicelib.text import names
 
 
 class Storage:
@@ -65,7 +64,7 @@ class Storage:
         storage = cls()
         if aws.is_starting_for_the_chat():
             try:
-                storage._read("nobody")
+                storage._reads.rows_of("nobody")
             except Exception:
                 log.exception("the table could not be read while the function started")
         return storage
@@ -82,20 +81,16 @@ class Storage:
         return Rooms(self.table, self._clock)
 
     @cached_property
-    def _arrivals(self) -> Arrivals:
-        return Arrivals(self._transactions, self.find_connection)
-
-    @cached_property
-    def _departures(self) -> Departures:
-        return Departures(self._transactions, self._rooms, self.find_connection)
+    def _reads(self) -> Reads:
+        return Reads(self.table, self._clock)
 
     @cached_property
     def _transactions(self) -> Transactions:
         return Transactions(self.table)
 
-    @property
-    def _client(self) -> Any:
-        return self.table.meta.client
+    @cached_property
+    def _membership(self) -> Membership:
+        return Membership(self._reads, self._transactions, self._rooms)
 
     # Connections
 
@@ -117,12 +112,7 @@ class Storage:
         changed.
         """
         new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
-        older = self._arrivals.open(new, int(self._clock()))
-        count(ConnectionsOpened=1)
-        if older is not None:
-            count(ConnectionsClosed=1)
-            self._departures.count_out([older])
-        return older
+        return self._membership.open(new, int(self._clock()))
 
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.
@@ -131,8 +121,8 @@ class Storage:
         see half of a rename, since only reads of single items are isolated from transactions
         (Amazon DynamoDB transactions: isolation levels); the second read comes after the rename.
         """
-        found = self._read(connection_id)
-        return found if found and self._is_alive(found.expires_at) else None
+        found = self._reads.connection(connection_id)
+        return found if found and found.expires_at > self._clock() else None
 
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, and its room has one member less.
@@ -141,28 +131,20 @@ class Storage:
         the caller that removed an expired one, which nobody sees any more. 1 read, then as
         `delete_connections`.
         """
-        for pause in pauses():
-            found = self._read(connection_id)
-            if found is None:
-                return None
-            for removed in self._departures.remove([found]):
-                if not self._is_alive(removed.expires_at):
-                    return None
-                self._departures.count_out([removed])
-                return removed
-            time.sleep(pause)
-        raise StaleRecord(connection_id)
+        return self._membership.remove(connection_id, int(self._clock()))
 
-    def delete_connections(self, connections: Iterable[Connection]) -> list[Connection]:
-        """Remove connections that are gone, given as they were read; returns those it removed.
+    def delete_gone(self, connections: Iterable[Connection]) -> Iterator[list[Connection]]:
+        """Remove connections that are gone, given as they were read, and yield those it removed.
+
+        They come in lists of up to 231, each removed when it is taken, so that their departures can
+        be announced before the next.
 
         1 transaction for each 33 of them, and 1 write for each room; 1 more if it is then
         empty. A refused transaction is corrected from the refusal and retried, without a read.
         A connection that was renamed since it was read stays; the next reader of its room
-        removes it. A failure or a near deadline is logged and ends the removal; the connections
-        removed by then are returned.
+        removes it. A failure or a near deadline is logged and ends the removal.
         """
-        return self._departures.remove_all(connections)
+        return self._membership.remove_gone(connections)
 
     # Nicknames
 
@@ -190,7 +172,7 @@ class Storage:
         except Refused as refused:
             if "old row" in refused.found or "claim" not in refused.found:
                 raise StaleRecord(connection.id) from None
-            raise NicknameTaken(refused.found["claim"]["connection_id"]["S"]) from None
+            raise NicknameTaken(refused.found["claim"]["connection_id"]) from None
         return renamed
 
     def release_nickname(self, username: str, holder: str) -> None:
@@ -209,13 +191,7 @@ class Storage:
         1 request for each MB of the directory, or for each `limit` of its rows: set it to the
         number you need.
         """
-        rows = self._query(
-            KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
-            ExpressionAttributeValues={":pk": "rooms", ":prefix": "open_"},
-            ConsistentRead=True,
-            **({"Limit": limit} if limit else {}),
-        )
-        return (suffix(row["SK"]) for row in rows if row["members"] > 0)
+        return self._reads.rooms(limit)
 
     def enter(self, connection: Connection, room: str) -> Connection:
         """Move a connection into a room; if it is already there, to the end of the list.
@@ -278,12 +254,12 @@ class Storage:
         need. The index is eventually consistent: it may lack a new member for a moment, and
         still list a former one.
         """
-        rows = self._member_rows(room, "PK, username", **({"Limit": limit} if limit else {}))
+        rows = self._reads.members(room, "PK, username", limit)
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)
 
     def list_members(self, room: str) -> list[Connection]:
         """A room's members in the order in which they joined, otherwise as `iter_members`."""
-        rows = self._member_rows(room, "PK, username, joined_at")
+        rows = self._reads.members(room, "PK, username, joined_at")
         in_order = sorted(rows, key=lambda row: (row.get("joined_at", 0), row["PK"]))
         return [Connection(row["PK"], row.get("username", ""), room) for row in in_order]
 
@@ -329,48 +305,6 @@ class Storage:
         if found is None:
             raise StaleRecord(connection_id)
         return found
-
-    # Reads
-
-    def _member_rows(self, room: str, attributes: str, **options: Any) -> Iterator[Item]:
-        """Read only the attributes needed: a third takes a quarter more CPU than two."""
-        return self._query(
-            IndexName="ReverseLookup",
-            KeyConditionExpression="SK = :sk",
-            ProjectionExpression=attributes,
-            ExpressionAttributeValues={":sk": f"room_{room}"},
-            **options,
-        )
-
-    def _query(self, ExpressionAttributeValues: Item, **request: Any) -> Iterator[Item]:
-        """The unexpired rows of all pages."""
-        request |= {
-            "TableName": self.table.name,
-            "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
-            "ExpressionAttributeValues": ExpressionAttributeValues | {":now": int(self._clock())},
-        }
-        while True:
-            page = self._client.query(**request)
-            yield from page["Items"]
-            if "LastEvaluatedKey" not in page:
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-
-    def _read(self, connection_id: str) -> Connection | None:
-        """The connection, expired or not."""
-        for _ in range(2):
-            rows = self._client.query(
-                TableName=self.table.name,
-                KeyConditionExpression="PK = :pk AND begins_with(SK, :prefix)",
-                ExpressionAttributeValues={":pk": connection_id, ":prefix": "username_"},
-                ConsistentRead=True,
-            )["Items"]
-            if len(rows) == 1:
-                break
-        return connection(rows[0], self._expiry()) if rows else None
-
-    def _is_alive(self, expires_at: Any) -> bool:
-        return expires_at > self._clock()
 
     def _expiry(self) -> int:
         return int(self._clock()) + LIFETIME_SECONDS
