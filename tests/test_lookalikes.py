@@ -1,9 +1,5 @@
 """The table of lookalikes: it is up to date, and holds what Unicode's confusables.txt holds."""
 
-import pytest
-
-pytest.importorskip("confusable_homoglyphs")
-
 from chalicelib import names
 from scripts.lookalikes import FILE, confusables, is_in_scope, module
 
