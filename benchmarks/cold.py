@@ -28,6 +28,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -167,6 +168,7 @@ def group(share: float) -> Iterator[Path | None]:
         directory.rmdir()
 
 
+@cache
 def has_groups() -> bool:
     with suppress(OSError), group(SHARE):
         return True
@@ -176,10 +178,12 @@ def has_groups() -> bool:
 # Runs
 
 
-def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
-    """Two texts in a fresh process. Without control groups, times are computed from CPU."""
-    limited = cpu.after < 1 and has_groups()
-    with group(cpu.after if limited else 1) as processes:
+@contextmanager
+def function(
+    package: Path, members: int, cpu: Cpu, servers: Servers
+) -> Iterator["subprocess.Popen[str]"]:
+    """A fresh process that has imported the package, and waits for texts."""
+    with group(cpu.after if has_groups() else 1) as processes:
         before = processes if cpu.before < 1 else None
         after = processes if cpu.before == 1 else None
 
@@ -187,11 +191,9 @@ def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
             if before:
                 before.write_text("0")
 
-        servers.counts()
         arguments = [str(package), str(members), servers.address]
         if after:
             arguments.append(str(after))
-        spawned = time.monotonic()
         with subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", ROOT / "benchmarks" / "bootstrap.py", *arguments],
             env=servers.environment(),
@@ -202,10 +204,19 @@ def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
             preexec_fn=join,
         ) as process:
             assert process.stdout
-            process.stdout.readline()  # it has started, and may have read the table
-            servers.counts()
-            cold, (table, api) = text(process, members, servers)
-            warm, (_, warm_api) = text(process, members, servers)
+            process.stdout.readline()
+            servers.counts()  # it may have read the table
+            yield process
+            assert process.stdin
+            process.stdin.close()
+
+
+def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
+    """Two texts in a fresh process. Without control groups, times are computed from CPU."""
+    spawned = time.monotonic()
+    with function(package, members, cpu, servers) as process:
+        cold, (table, api) = text(process, members, servers)
+        warm, (_, warm_api) = text(process, members, servers)
     early = [spawned, cold["ready"][0], cold["imported"][0]]
     late = [cold["started"][0], table["first"], table["last"], api["first"], api["last"]]
     seconds = [*map(float.__sub__, early[1:], early), *map(float.__sub__, late[1:], late)]
@@ -217,24 +228,28 @@ def run(package: Path, members: int, cpu: Cpu, servers: Servers) -> Run:
         warm_api["last"] - warm["started"][0],
         warm["ended"][1] - warm["started"][1],
     )
-    return result if limited or cpu.after == 1 else slowed(result, cpu)
+    return result if cpu.after == 1 or has_groups() else slowed(result, cpu)
 
 
 Times = dict[str, tuple[float, float]]  # seconds and CPU seconds
+Counts = tuple[dict[str, float], dict[str, float]]  # of the table and of the connections
 
 
-def text(
-    process: "subprocess.Popen[str]", members: int, servers: Servers
-) -> tuple[Times, tuple[dict[str, float], dict[str, float]]]:
+def text(process: "subprocess.Popen[str]", members: int, servers: Servers) -> tuple[Times, Counts]:
+    times, _, counts = any_text(process, servers)
+    if not counts[1]["delivered"] == counts[1]["reached"] == members:
+        raise AssertionError(f"the server says {counts[1]} of {members} members")
+    return times, counts
+
+
+def any_text(process: "subprocess.Popen[str]", servers: Servers) -> tuple[Times, float, Counts]:
+    """A text that may not reach everybody; also returns the process's peak memory in MB."""
     assert process.stdin
     assert process.stdout
     process.stdin.write("\n")
     process.stdin.flush()
-    times: Times = json.loads(process.stdout.readline())
-    counts = servers.counts()
-    if not counts[1]["delivered"] == counts[1]["reached"] == members:
-        raise AssertionError(f"the server says {counts[1]} of {members} members")
-    return times, counts
+    printed = json.loads(process.stdout.readline())
+    return printed["times"], printed["peak"], servers.counts()
 
 
 def slowed(run: Run, cpu: Cpu) -> Run:
@@ -256,13 +271,13 @@ def median(runs: list[Run], figure: Callable[[Run], float]) -> float:
 
 
 @contextmanager
-def servers() -> Iterator[Servers]:
+def servers(delay: float = DELAY) -> Iterator[Servers]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
         authority, certificate = certificates(directory)
         ports = []
-        for api, delay in (("connections", DELAY), ("table", TABLE_DELAY)):
-            command = [sys.executable, "-m", "benchmarks.server", api, "--delay", str(delay)]
+        for api, its_delay in (("connections", delay), ("table", TABLE_DELAY)):
+            command = [sys.executable, "-m", "benchmarks.server", api, "--delay", str(its_delay)]
             process = subprocess.Popen(
                 [*command, "--certificate", certificate],
                 cwd=ROOT,

@@ -59,8 +59,11 @@ def posts_endpoint() -> str:
 
 
 def lambda_context(event: Any) -> Any:
-    """Lambda's context for an event of Chalice: an HTTP request's `context` is API Gateway's."""
-    return getattr(event, "lambda_context", event.context)
+    """Lambda's context for an event of Chalice, or anything else that a test gives as one.
+
+    An HTTP request has it as `lambda_context`, since its `context` is API Gateway's.
+    """
+    return getattr(event, "lambda_context", getattr(event, "context", None))
 
 
 def tls_context() -> ssl.SSLContext:
@@ -75,9 +78,12 @@ def tls_context() -> ssl.SSLContext:
 
 
 def keep_deadline(event: Any, get_response: Callable[[Any], Any]) -> Any:
-    """Chalice middleware: record when Lambda will end the invocation."""
-    seconds = lambda_context(event).get_remaining_time_in_millis() / 1000
-    token = _deadline.set(time.monotonic() + seconds)
+    """Chalice middleware: record when Lambda will end the invocation.
+
+    Without Lambda's context, as in a unit test, there is no deadline.
+    """
+    milliseconds = getattr(lambda_context(event), "get_remaining_time_in_millis", lambda: math.inf)
+    token = _deadline.set(time.monotonic() + milliseconds() / 1000)
     try:
         return get_response(event)
     finally:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 from chalicelib import metrics
@@ -21,10 +22,17 @@ _invocation: ContextVar[dict[str, Any] | None] = ContextVar("invocation", defaul
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON; any traceback is in `exception`."""
+    """A log record as one line of JSON; any traceback is in `exception`.
+
+    Lambda expects `level` and `timestamp` (AWS Lambda: "Log-level filtering").
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname, "message": record.getMessage()}
+        line: dict[str, Any] = {
+            "level": record.levelname,
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "message": record.getMessage(),
+        }
         line |= (_invocation.get() or {}) | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -33,6 +41,7 @@ class JsonFormatter(logging.Formatter):
 
 def write_json(*others: logging.Logger) -> None:
     """Write this log, and other ones such as Chalice's, as JSON to standard output, from INFO up."""
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # Lambda sets the root's level to INFO
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())
     for logger in (log, *others):

@@ -6,10 +6,10 @@ zero-width spaces), none that Unicode classes as letters or marks but draws as n
 of combining marks, which reach into other lines.
 """
 
+import json
 import re
 import unicodedata
-
-from chalicelib.lookalikes import BESIDE_OTHERS, LOOKALIKES
+from pathlib import Path
 
 NICKNAME_LENGTH = 32  # characters after NFC; a longer one would crowd out the text it prefixes
 ROOM_LENGTH = 64  # characters after NFC
@@ -45,8 +45,10 @@ _SYNTAX = re.compile(r"[:/\s]")  # ends a nickname, or begins a command
 _GATEWAY = "{''"  # the claim of `{"`: how API Gateway's own frames begin
 _NOT_GREEK = re.compile(r"[^\W\d_\u0370-\u03ff\u1f00-\u1fff]")  # a letter
 _SYLLABLES = re.compile("[\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]+")  # Tibetan, Burmese, Khmer
-_LOOKALIKES = {ord(one): look for look, characters in LOOKALIKES for one in characters}
-_BESIDE_OTHERS = {ord(one): look for look, characters in BESIDE_OTHERS for one in characters}
+_LOOKALIKES, _BESIDE_OTHERS = (  # UTS #39, written by scripts/lookalikes.py
+    {ord(one): look for look, characters in table.items() for one in characters}
+    for table in json.loads(Path(__file__).with_name("lookalikes.json").read_text()).values()
+)
 
 
 class InvalidName(ValueError):

@@ -43,8 +43,9 @@ class Sender:
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
         """Post a message to connections. Returns those that are gone.
 
-        `message` holds at most 32,768 bytes of UTF-8. Up to 64 connections are posted to at once,
-        and `connections` is read as posts begin. Memory does not grow with their number.
+        `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. Up to 64
+        connections are posted to at once, and `connections` is read as posts begin. Memory does not
+        grow with their number.
 
         Each connection normally gets the message once. It gets it twice only if a kept HTTP
         connection fails halfway. `Poster.post` has the promises for a single post: throttling

@@ -31,6 +31,7 @@ from tests.connections import Connections
 # The tests that need more than chalice, boto3, websocket-client, pytest and moto[dynamodb], by the
 # module that they need. Without it, pytest leaves them out, and says so.
 NEEDS = {
+    "awslambdaric": ["e2e/test_lambda_runtime.py"],  # on Linux alone
     "awscli": ["test_expanded_template.py", "test_template.py"],
     "cfnlint": ["test_expanded_template.py", "test_template.py"],
     "confusable_homoglyphs": ["test_lookalikes.py"],
@@ -258,8 +259,10 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
 
 
 @pytest.fixture
-def chat(table: Any, connections: Connections) -> Chat:
-    return Chat(table, connections)
+def chat(table: Any, connections: Connections) -> Iterator[Chat]:
+    """Whatever is said, each message to a client fits one frame of API Gateway."""
+    yield Chat(table, connections)
+    assert all(len(request.body) <= 32_768 for request in connections.requests)
 
 
 @pytest.fixture

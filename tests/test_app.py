@@ -1,6 +1,7 @@
 """The wiring: API Gateway's events, their effects, and their logs."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.aws import ENDPOINT_VARIABLE
+from chalicelib.aws import ENDPOINT_VARIABLE, keep_deadline, seconds_left
+from chalicelib.log import log_invocation
 from tests import tables
 from tests.conftest import LogLines
 from tests.connections import Connections
@@ -55,16 +57,18 @@ def test_the_three_routes(app: ModuleType, table: Any, connections: Connections)
     assert tables.rows(table) == []
 
 
+PAGE_REQUEST = {
+    "requestContext": {"httpMethod": "GET", "resourcePath": "/"},
+    "multiValueQueryStringParameters": None,
+    "headers": {},
+    "pathParameters": None,
+    "body": None,
+    "stageVariables": None,
+}
+
+
 def test_the_page(app: ModuleType, connections: Connections, log_lines: LogLines) -> None:
-    request = {
-        "requestContext": {"httpMethod": "GET", "resourcePath": "/"},
-        "multiValueQueryStringParameters": None,
-        "headers": {},
-        "pathParameters": None,
-        "body": None,
-        "stageVariables": None,
-    }
-    answer = app.app(request, CONTEXT)
+    answer = app.app(PAGE_REQUEST, CONTEXT)
     assert answer["statusCode"] == 200
     assert answer["body"].startswith("<!doctype html>")
     assert connections.url.replace("http:", "ws:") in answer["body"]
@@ -74,6 +78,30 @@ def test_the_page(app: ModuleType, connections: Connections, log_lines: LogLines
         "request-7",
         "/",
     ]
+
+
+@pytest.mark.parametrize("context", [None, {}, object()])
+def test_without_lambdas_context_nothing_has_a_deadline(
+    app: ModuleType, table: Any, connections: Connections, log_lines: LogLines, context: Any
+) -> None:
+    """As in the tutorial, and as in many unit tests."""
+    assert app.connect(event("$connect", "c1"), context) == {"statusCode": 200}
+    app.message(event("$default", "c1", body="John"), context)
+    assert connections.received("c1") == ["Using nickname: John\nType /help for list of commands."]
+    app.disconnect(event("$disconnect", "c1"), context)
+    assert tables.rows(table) == []
+    assert app.app(PAGE_REQUEST, context)["statusCode"] == 200
+    assert app.authorize({"methodArn": "arn"}, context)["principalId"] == "nobody"
+    assert {line["request_id"] for line in log_lines()} == {None}
+
+
+def test_an_event_without_a_context_has_no_deadline(log_lines: LogLines) -> None:
+    """As in a test of the middleware alone."""
+    plain = SimpleNamespace(to_dict=dict)
+    answer = keep_deadline(plain, lambda event: log_invocation(event, lambda _: seconds_left()))
+    assert answer == math.inf
+    (line,) = log_lines()
+    assert line["message"] == "done"
 
 
 def test_a_frame_without_a_body_is_empty(app: ModuleType, connections: Connections) -> None:

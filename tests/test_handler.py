@@ -236,8 +236,8 @@ def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) ->
     )
     john.says("/ls")
     messages = chat.connections.received(john.id)
-    assert len(messages) == 2
-    assert all(len(message.encode()) <= 131_072 for message in messages)
+    assert len(messages) == 8
+    assert all(len(message.encode()) <= 32_768 for message in messages)
     lines = "\n".join(messages).split("\n")
     assert [line[:4] for line in lines] == [f"{n:04}" for n in range(2_000)] + ["John"]
 
@@ -288,12 +288,12 @@ def test_a_text_outside_of_a_room(chat: Chat) -> None:
 
 
 def test_a_text_that_just_fits_and_one_that_does_not(john: Person, jenny: Person) -> None:
-    longest = "x" * (131_072 - len("John: "))
+    longest = "x" * (32_768 - len("John: "))
     john.says(longest)
     jenny.hears(f"John: {longest}")
     john.hears(f"John: {longest}")
     john.says("ü" + longest)
-    john.hears("Message too long: 131074 bytes, the limit is 131072.")
+    john.hears("Message too long: 32770 bytes, the limit is 32768.")
     jenny.hears_nothing()
 
 
@@ -319,7 +319,8 @@ def test_the_sender_hears_its_own_line_though_the_index_lags(
         ("/ help", "Unknown command: "),
         ("//", "Unknown command: /"),
         ("/help\u0000", "Unknown command: help\ufffd"),
-        ("/" + "x" * 131_072, "Message too long: 131089 bytes, the limit is 131072."),
+        ("/" + "x" * 32_768, "Message too long: 32785 bytes, the limit is 32768."),
+        ("/" + "x" * 131_071, "Message too long: 131088 bytes, the limit is 32768."),
     ],
 )
 def test_unknown_commands(john: Person, jenny: Person, frame: str, reply: str) -> None:

@@ -468,7 +468,10 @@ def test_the_log_groups_are_the_stacks_own(template: Template) -> None:
     assert groups.keys() == {"FunctionLogs", "ApiLogs"}
     for group in groups.values():
         assert group == {"RetentionInDays": {"Ref": "LogRetentionDays"}}
-    assert template["Globals"]["Function"]["LoggingConfig"] == {"LogGroup": {"Ref": "FunctionLogs"}}
+    assert template["Globals"]["Function"]["LoggingConfig"] == {
+        "LogGroup": {"Ref": "FunctionLogs"},
+        "LogFormat": "JSON",
+    }
 
 
 @pytest.mark.parametrize("name", ["ChaliceChatTable", "DeadLetters", "FunctionLogs", "ApiLogs"])

@@ -89,6 +89,7 @@ class Poster:
         result.
 
         :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
+            API Gateway splits it into frames of 32 KB.
         :raises Exception: from the iterator or the credentials, never for a post or the network.
             The targets before the iterator's exception are posted to first; their results are lost.
         """

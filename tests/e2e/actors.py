@@ -39,6 +39,14 @@ class Person:
     def says(self, text: str) -> None:
         self._socket.send(text)
 
+    def says_in_frames(self, *parts: str) -> None:
+        """One message in several frames."""
+        for n, part in enumerate(parts):
+            opcode = websocket.ABNF.OPCODE_CONT if n else websocket.ABNF.OPCODE_TEXT
+            is_last = int(n == len(parts) - 1)
+            frame = websocket.ABNF.create_frame(part.encode(), opcode, is_last)
+            self._socket.send_frame(frame)
+
     def hears(self, *texts: str) -> None:
         """These are the next frames; they have come, or come soon."""
         for text in texts:
