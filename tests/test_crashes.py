@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
+
 from chalicelib.log import JsonFormatter
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection
-
 from tests import tables
 from tests.conftest import Chat, Crash, Person, at_request, crash
 from tests.tables import problems

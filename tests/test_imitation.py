@@ -16,17 +16,14 @@ from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from botocore.exceptions import ClientError
-
-pytest.importorskip("websocket")
-
 import websocket
-from chalicelib.rows import Account
+from botocore.exceptions import ClientError
 from websocket import ABNF, _wsdump
 
 from chalicelib import handler, names
 from chalicelib.pace import BURST, MOST_DROPPED, Pace
 from chalicelib.page import HTML
+from chalicelib.rows import Account
 from scripts import chat as make_chat
 from tests.conftest import Chat, Person
 

@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
-from chalicelib.arrivals import HANDSHAKE_SECONDS
-from chalicelib.rows import LIFETIME_SECONDS, Account
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,7 +19,9 @@ from hypothesis.stateful import (
 )
 
 from chalicelib import names
+from chalicelib.arrivals import HANDSHAKE_SECONDS
 from chalicelib.handler import AUDIENCE, HELP
+from chalicelib.rows import LIFETIME_SECONDS, Account
 from tests.conftest import Chat, Person, dynamodb
 from tests.connections import Connections
 from tests.tables import create_table, problems
@@ -380,5 +380,5 @@ def sorted_lines(heard: Heard) -> Heard:
 
 TestChat = ChatMachine.TestCase
 TestCrowd = CrowdMachine.TestCase
-TestChat.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
-TestCrowd.settings = settings(TestChat.settings, max_examples=8)
+TestChat.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestCrowd.settings = settings(TestChat.settings, max_examples=6)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from chalice import WebsocketDisconnectedError
-from chalicelib.log import JsonFormatter
-from chalicelib.metrics import counting
-from chalicelib.rows import Connection
 
 from chalicelib import Sender, Storage
+from chalicelib.log import JsonFormatter
+from chalicelib.metrics import counting
 from chalicelib.posting import ANSWER_SECONDS, Poster, Result
+from chalicelib.rows import Connection
 from tests.conftest import Chat, Person
 
 

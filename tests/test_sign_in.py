@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 from botocore.exceptions import ClientError
+
 from chalicelib.arrivals import HANDSHAKE_SECONDS
 from chalicelib.rows import LIFETIME_SECONDS, Account
-
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 

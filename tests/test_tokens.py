@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from chalice.app import WebsocketEvent
-from chalicelib.log import JsonFormatter
-from chalicelib.metrics import counting
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chalicelib import issuer as issuers
 from chalicelib.authorizer import Authorizer, account_of
+from chalicelib.log import JsonFormatter
+from chalicelib.metrics import counting
 from tests.issuers import CLIENT, Answer, Issuer, answer, ec_key, public_jwk, rsa_key
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abc/api/$connect"
