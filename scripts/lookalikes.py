@@ -1,4 +1,4 @@
-"""`python -m scripts.lookalikes`: writes chalicelib/lookalikes.json, the tables of `names.claim`.
+"""`python -m scripts.lookalikes`: writes chalicelib/text/lookalikes.json, the tables of `names.claim`.
 
 They are made from Unicode's confusables.txt and Scripts.txt, version 13, as the package
 `confusable-homoglyphs` has them. A test compares the file with the output of this script.
@@ -16,9 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from chalicelib.names import fold
+from chalicelib.text.names import fold
 
-FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "lookalikes.json"
+FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "text" / "lookalikes.json"
 SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "INHERITED"}
 SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASCII
 
@@ -125,7 +125,7 @@ def data(name: str) -> Any:
 
 
 def content() -> str:
-    """The text of chalicelib/lookalikes.json."""
+    """The text of chalicelib/text/lookalikes.json."""
     tables = {name: by_look(looks) for name, looks in zip(NAMES, lookalikes(), strict=True)}
     return json.dumps(tables, indent=1) + "\n"
 

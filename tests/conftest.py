@@ -22,9 +22,9 @@ from moto import mock_aws
 
 from chalicelib import Handler, Sender, Storage
 from chalicelib.aws import new_session
-from chalicelib.log import log
+from chalicelib.invocation import log
 from chalicelib.pace import Pace
-from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection, directory_key
 from tests import tables
 from tests.connections import Connections
 
@@ -187,7 +187,7 @@ def requests(storage: Storage) -> Iterator[Counter[str]]:
     def count(model: Any, **_: Any) -> None:
         sent[model.name] += 1
 
-    events = storage._client.meta.events
+    events = storage.table.meta.client.meta.events
     events.register("before-call.dynamodb", count)
     try:
         yield sent
@@ -211,7 +211,7 @@ def at_request(
         if seen[0] == number:
             act()
 
-    events = chat.storage._client.meta.events
+    events = chat.storage.table.meta.client.meta.events
     events.register(f"{moment}.dynamodb", hook)
     try:
         yield seen

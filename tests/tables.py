@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chalicelib import names
+from chalicelib.text import names
 
 RESOURCES = Path(__file__).parent.parent / "resources.json"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from chalicelib import names, texts
+from chalicelib.text import names, texts
 from tests.conftest import Chat, Person
 
 # Texts that tend to break chats: empty, huge, controls, other scripts, imitated answers.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.aws import ENDPOINT_VARIABLE, keep_deadline, seconds_left
-from chalicelib.log import log_invocation
+from chalicelib.aws import ENDPOINT_VARIABLE
+from chalicelib.invocation import in_invocation, seconds_left
 from tests import tables
 from tests.conftest import LogLines
 from tests.connections import Connections
@@ -98,7 +98,7 @@ def test_without_lambdas_context_nothing_has_a_deadline(
 def test_an_event_without_a_context_has_no_deadline(log_lines: LogLines) -> None:
     """As in a test of the middleware alone."""
     plain = SimpleNamespace(to_dict=dict)
-    answer = keep_deadline(plain, lambda event: log_invocation(event, lambda _: seconds_left()))
+    answer = in_invocation(plain, lambda _: seconds_left())
     assert answer == math.inf
     (line,) = log_lines()
     assert line["message"] == "done"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chalicelib.log import JsonFormatter
-from chalicelib.rows import LIFETIME_SECONDS, Account, Connection
+from chalicelib.invocation import JsonFormatter
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection
 from tests import tables
 from tests.conftest import Chat, Crash, Person, at_request, crash
 from tests.tables import problems

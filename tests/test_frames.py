@@ -12,10 +12,12 @@ from queue import SimpleQueue
 
 import pytest
 
-from chalicelib import texts
-from chalicelib.handler import AUDIENCE, MOST_ROOMS, REMOVED_AT_ONCE
-from chalicelib.names import NICKNAME_LENGTH, ROOM_LENGTH
-from chalicelib.rows import LIFETIME_SECONDS, directory_key
+from chalicelib.announcer import AUDIENCE
+from chalicelib.commands import MOST_ROOMS
+from chalicelib.storage.membership import REMOVED_AT_ONCE
+from chalicelib.storage.rows import LIFETIME_SECONDS, Connection, directory_key
+from chalicelib.text import texts
+from chalicelib.text.names import NICKNAME_LENGTH, ROOM_LENGTH
 from tests.conftest import Chat, Person
 from tests.e2e.actors import PATIENCE, Terminal
 from tests.web_sockets import FRAME_BYTES, WebSocket, web_socket_server
@@ -122,7 +124,10 @@ def test_a_large_list_of_members(chat: Chat, screen: Screen) -> None:
 def test_the_most_departures(
     chat: Chat, john: Person, jenny: Person, screen: Screen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat.storage, "delete_connections", list)  # moto would take seconds
+    def delete_gone(gone: list[Connection]) -> list[list[Connection]]:
+        return [gone[:REMOVED_AT_ONCE], gone[REMOVED_AT_ONCE:]]
+
+    monkeypatch.setattr(chat.storage, "delete_gone", delete_gone)  # moto would take seconds
     leavers = [nickname(number) for number in range(REMOVED_AT_ONCE + 1)]
     chat.has(*((f"c{n}", name, "chalice") for n, name in enumerate(leavers)))
     chat.connections.gone |= {f"c{n}" for n in range(len(leavers))}

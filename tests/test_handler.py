@@ -207,7 +207,7 @@ def test_a_room_is_not_listed_after_its_last_member_left(
 def test_ls_outside_lists_only_so_many_rooms(
     chat: Chat, rooms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.handler.MOST_ROOMS", 10)
+    monkeypatch.setattr("chalicelib.commands.MOST_ROOMS", 10)
     john = chat.person("John")
     expires_at = int(chat.clock()) + 100
     names = [f"room{n:04}" for n in range(rooms)]
@@ -253,7 +253,7 @@ def test_a_frame_in_endless_conflict_is_given_up_soon_and_without_an_error(
 ) -> None:
     """Other frames of the connection keep changing its row."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    client = chat.storage._client
+    client = chat.storage.table.meta.client
     attempts = 0
 
     def conflict(**request: Any) -> None:
@@ -396,7 +396,7 @@ def test_members_found_gone_by_an_announcement_are_announced_too(
 def test_departures_fill_several_messages_if_one_cannot_hold_them(
     chat: Chat, john: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.texts.MESSAGE_BYTES", 40)
+    monkeypatch.setattr("chalicelib.text.texts.MESSAGE_BYTES", 40)
     people = [chat.person(f"p{n}", "chalice") for n in range(5)]
     for person in people:
         person.vanishes()
@@ -430,8 +430,8 @@ def test_the_cost_of_many_gone_members(chat: Chat, gone: int, present: int, post
 def test_a_crash_while_many_are_removed_loses_few_announcements(
     chat: Chat, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.departures.DEPARTURES", 3)
-    monkeypatch.setattr("chalicelib.handler.REMOVED_AT_ONCE", 6)
+    monkeypatch.setattr("chalicelib.storage.membership.DEPARTURES", 3)
+    monkeypatch.setattr("chalicelib.storage.membership.REMOVED_AT_ONCE", 6)
     chat.has_members("chalice", 20)
     john = chat.person("John", "chalice")
     chat.connections.gone = {f"c{n}" for n in range(20)}
@@ -450,7 +450,7 @@ def test_a_crash_while_many_are_removed_loses_few_announcements(
 @pytest.fixture
 def crowd(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> list[Person]:
     """Three people in a room, where announcements to more than two are not made."""
-    monkeypatch.setattr("chalicelib.handler.AUDIENCE", 2)
+    monkeypatch.setattr("chalicelib.announcer.AUDIENCE", 2)
     people = [chat.person(name, "chalice") for name in ("John", "Jenny", "Zoe")]
     chat.connections.posts.clear()
     return people

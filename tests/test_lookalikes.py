@@ -1,6 +1,6 @@
 """The table of lookalikes: it is up to date, and holds what Unicode's confusables.txt holds."""
 
-from chalicelib import names
+from chalicelib.text import names
 from scripts.lookalikes import FILE, confusables, content, is_in_scope
 
 # Letters and digits that `claim` takes for others: NFKC and case folding come first, and a letter

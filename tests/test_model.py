@@ -18,10 +18,11 @@ from hypothesis.stateful import (
     rule,
 )
 
-from chalicelib import names
-from chalicelib.arrivals import HANDSHAKE_SECONDS
-from chalicelib.handler import AUDIENCE, HELP
-from chalicelib.rows import LIFETIME_SECONDS, Account
+from chalicelib.announcer import AUDIENCE
+from chalicelib.commands import HELP
+from chalicelib.storage.membership import HANDSHAKE_SECONDS
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account
+from chalicelib.text import names
 from tests.conftest import Chat, Person, dynamodb
 from tests.connections import Connections
 from tests.tables import create_table, problems
@@ -369,7 +370,7 @@ class CrowdMachine(ChatMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.environment.setattr("chalicelib.handler.AUDIENCE", 1)
+        self.environment.setattr("chalicelib.announcer.AUDIENCE", 1)
         self.model.audience = 1
 
 

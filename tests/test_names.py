@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from chalicelib import names
+from chalicelib.text import names
 from tests.conftest import Chat, Person
 
 
@@ -120,7 +120,7 @@ def test_the_longest_texts_that_are_names() -> None:
 def test_a_text_that_is_too_long_for_a_name_is_not_normalised(
     check: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chalicelib.names.unicodedata", None)
+    monkeypatch.setattr("chalicelib.text.names.unicodedata", None)
     for text in ("a" + "\u0301\u0323" * 128, "a" + "\u0301\u200d\u0323" * 128):
         with pytest.raises(names.InvalidName):
             check(text)

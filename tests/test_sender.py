@@ -12,10 +12,9 @@ from botocore.exceptions import ClientError
 from chalice import WebsocketDisconnectedError
 
 from chalicelib import Sender, Storage
-from chalicelib.log import JsonFormatter
-from chalicelib.metrics import counting
+from chalicelib.invocation import JsonFormatter, invocation
 from chalicelib.posting import ANSWER_SECONDS, Poster, Result
-from chalicelib.rows import Connection
+from chalicelib.storage.rows import Connection
 from tests.conftest import Chat, Person
 
 
@@ -102,7 +101,7 @@ def test_posts_end_before_the_deadline(
         posted.append(seconds)
         return Result[Connection](delivered=len(list(targets)))
 
-    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 7.0)
+    monkeypatch.setattr("chalicelib.invocation.seconds_left", lambda: 7.0)
     monkeypatch.setattr(Poster, "post", post)
     chat.sender.send(john.id, "Hi")
     assert 1 < posted[0] <= 7.0 - ANSWER_SECONDS
@@ -240,8 +239,8 @@ def test_posts_that_miss_the_deadline_are_counted_and_logged(
     has_address: bool,
 ) -> None:
     left = iter([0.5, *[2.0] * 4, *[0.5] * 5])
-    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: next(left))
-    with counting() as counted:
+    monkeypatch.setattr("chalicelib.invocation.seconds_left", lambda: next(left))
+    with invocation() as counted:
         (chat.sender if has_address else sender).post(people(11), "Hi")
     (line,) = logged(caplog)
     assert (line["message"], line["failed"]) == ("posts given up", 5)  # no time to count the rest

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.arrivals import HANDSHAKE_SECONDS
-from chalicelib.rows import LIFETIME_SECONDS, Account
+from chalicelib.storage.membership import HANDSHAKE_SECONDS
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 

@@ -5,14 +5,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage import Storage
-from chalicelib.transactions import Conflict, NicknameTaken, StaleRecord, pauses
+from chalicelib.storage.rows import LIFETIME_SECONDS, Connection
+from chalicelib.storage.transactions import Conflict, NicknameTaken, StaleRecord, pauses
 from tests.conftest import Chat, Person, requests
 from tests.tables import problems
 
@@ -191,15 +192,19 @@ def crowd(chat: Chat, members: int) -> list[Connection]:
     return list(chat.storage.iter_members("chalice"))
 
 
+def delete_gone(storage: Storage, connections: list[Connection]) -> list[Connection]:
+    return list(chain.from_iterable(storage.delete_gone(connections)))
+
+
 def test_many_are_removed_in_few_requests_and_without_a_read(storage: Storage, chat: Chat) -> None:
     people = crowd(chat, 35)
     with requests(storage) as sent:
-        removed = storage.delete_connections(people[:34])
+        removed = delete_gone(storage, people[:34])
     assert removed == people[:34]
     assert sent == {"TransactWriteItems": 2, "UpdateItem": 1}
     assert [row["SK"] for row in chat.rows() if row["PK"] == people[34].id] != []
     assert problems(chat.rows(), chat.clock()) == []
-    assert storage.delete_connections(people[34:]) == people[34:]
+    assert delete_gone(storage, people[34:]) == people[34:]
     assert chat.rows() == []
 
 
@@ -218,7 +223,7 @@ def test_a_changed_connection_does_not_stop_the_removal_of_the_others(
     assert len(people) == 11
     change(storage, "id-of-John")
     with requests(storage) as sent:
-        removed = storage.delete_connections(people)
+        removed = delete_gone(storage, people)
     assert len(removed) == 10 + is_removed
     assert sent["TransactWriteItems"] == 2
     assert "Query" not in sent
@@ -227,9 +232,9 @@ def test_a_changed_connection_does_not_stop_the_removal_of_the_others(
 
 def test_a_bare_id_is_looked_up(storage: Storage, chat: Chat) -> None:
     john = connect(storage, "John", "chalice")
-    (removed,) = storage.delete_connections([Connection(john)])
+    (removed,) = delete_gone(storage, [Connection(john)])
     assert (removed.username, removed.room) == ("John", "chalice")
-    assert storage.delete_connections([Connection("unknown")]) == []
+    assert delete_gone(storage, [Connection("unknown")]) == []
     assert chat.rows() == []
 
 
@@ -239,7 +244,7 @@ def test_an_expired_claim_of_somebody_else_stays(storage: Storage, chat: Chat) -
     chat.table.put_item(
         Item={"PK": "usernames", "SK": "taken_john", "connection_id": "new", "expires_at": 2**40}
     )
-    assert storage.delete_connections(members) == members
+    assert delete_gone(storage, members) == members
     assert [row["connection_id"] for row in chat.rows()] == ["new"]
     assert storage.delete_connection(john) is None
 
@@ -248,7 +253,7 @@ def test_a_failure_ends_the_removal_and_returns_those_removed_by_then(
     storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = crowd(chat, 40)
-    transact = storage._client.transact_write_items
+    transact = storage.table.meta.client.transact_write_items
     calls = iter([transact])
 
     def fail_later(**request: Any) -> Any:
@@ -256,8 +261,8 @@ def test_a_failure_ends_the_removal_and_returns_those_removed_by_then(
             return call(**request)
         raise ClientError({"Error": {"Code": "InternalServerError"}}, "TransactWriteItems")
 
-    monkeypatch.setattr(storage._client, "transact_write_items", fail_later)
-    assert storage.delete_connections(people) == people[:33]
+    monkeypatch.setattr(storage.table.meta.client, "transact_write_items", fail_later)
+    assert delete_gone(storage, people) == people[:33]
     assert len(storage.get_connection_ids_by_room("chalice")) == 7
     assert problems(chat.rows(), chat.clock()) == []
 
@@ -267,8 +272,8 @@ def test_near_the_deadline_no_removal_starts(
 ) -> None:
     people = crowd(chat, 40)
     left = iter([5.0, 0.5])
-    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: next(left))
-    assert storage.delete_connections(people) == people[:33]
+    monkeypatch.setattr("chalicelib.invocation.seconds_left", lambda: next(left))
+    assert delete_gone(storage, people) == people[:33]
 
 
 # Expiry
@@ -479,7 +484,7 @@ def test_a_transaction_cancelled_for_another_reason_is_not_retried(storage: Stor
 @contextmanager
 def _cancelled(storage: Storage, reason: str, times: int) -> Iterator[Counter[str]]:
     """Cancel the next transactions, as often as told."""
-    client = storage._client
+    client = storage.table.meta.client
     transact = client.transact_write_items
     cancelled: Counter[str] = Counter()
 
@@ -504,5 +509,5 @@ def test_pauses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
     assert sum(pauses()) < 3.2
     assert len(list(pauses())) == 8
-    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 0.5)
+    monkeypatch.setattr("chalicelib.invocation.seconds_left", lambda: 0.5)
     assert len(list(pauses())) == 1

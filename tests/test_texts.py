@@ -2,7 +2,7 @@
 
 import pytest
 
-from chalicelib import texts
+from chalicelib.text import texts
 from tests.conftest import Person
 
 BREAKS = ["\n", "\r\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]

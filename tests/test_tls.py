@@ -13,7 +13,7 @@ from boto3.session import Session
 from chalicelib.posting.connection import Unreachable
 from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import Pool
-from chalicelib.rows import Connection
+from chalicelib.storage.rows import Connection
 from tests.conftest import Chat
 from tests.connections import Connections
 from tests.test_pool import finish, outcome, start

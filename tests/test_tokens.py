@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chalicelib import issuer as issuers
 from chalicelib.authorizer import Authorizer, account_of
-from chalicelib.log import JsonFormatter
-from chalicelib.metrics import counting
+from chalicelib.invocation import JsonFormatter, invocation
 from tests.issuers import CLIENT, Answer, Issuer, answer, ec_key, public_jwk, rsa_key
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abc/api/$connect"
@@ -431,7 +430,7 @@ def test_an_unreachable_or_untrusted_issuer_lets_nobody_in(
 def refused_for_want_of_keys(
     issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with counting() as counted:
+    with invocation() as counted:
         assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
     assert counted == {"SignInsFailed": 1}  # rings an alarm
     unavailable, refused = caplog.records
