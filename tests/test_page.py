@@ -16,12 +16,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from chalicelib import issuer as issuers
 from chalicelib import page as pages
 from chalicelib.aws import ENDPOINT_VARIABLE
 from chalicelib.page import HTML, NO_CLIENT, NO_ENDPOINTS, chat_page
+from chalicelib.sign_in import issuer as issuers
 from tests.issuers import CLIENT, DISCOVERY, Answer, Issuer, answer
-from tests.test_tokens import MISBEHAVIOUR, SECONDS
+from tests.sign_in.test_tokens import MISBEHAVIOUR, SECONDS
 
 CHAT = "wss://abc.execute-api.eu-west-1.amazonaws.com/api"
 
@@ -248,8 +248,9 @@ says_nothing: Answer = lambda request: answer(request, {})  # noqa: E731
 def test_the_page_loads_no_library_for_tokens_and_the_app_nothing_for_sign_in() -> None:
     """A cold start without sign-in pays for none of its modules."""
     code = (
-        "import sys, app; loaded = {'jwt', 'cryptography', 'chalicelib.issuer'} & {*sys.modules};"
-        "import chalicelib.issuer;"
+        "import sys, app;"
+        "loaded = {'jwt', 'cryptography', 'chalicelib.sign_in.issuer'} & {*sys.modules};"
+        "import chalicelib.sign_in.issuer;"
         "print(loaded, {'jwt', 'cryptography'} & {*sys.modules})"
     )
     printed = subprocess.run(

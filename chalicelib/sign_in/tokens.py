@@ -11,11 +11,11 @@ from typing import Any
 import jwt
 
 from chalicelib import names
-from chalicelib.authorizer import InvalidToken
-from chalicelib.issuer import Issuer, IssuerUnavailable
 from chalicelib.log import about, log
 from chalicelib.metrics import count
 from chalicelib.rows import Account
+from chalicelib.sign_in import InvalidToken
+from chalicelib.sign_in.issuer import Issuer, IssuerUnavailable
 
 ALGORITHMS = ["RS256", "ES256"]
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519, RFC 9068; not "logout+jwt"

@@ -16,13 +16,10 @@ from chalicelib.aws import required
 from chalicelib.log import about, log
 from chalicelib.metrics import count
 from chalicelib.rows import Account
+from chalicelib.sign_in import InvalidToken
 
 if TYPE_CHECKING:
-    from chalicelib.tokens import Tokens
-
-
-class InvalidToken(Exception):
-    """A token that nobody may connect with; the message names the check that failed."""
+    from chalicelib.sign_in.tokens import Tokens
 
 
 class Authorizer:
@@ -62,7 +59,7 @@ class Authorizer:
 
     @cached_property
     def _tokens(self) -> Tokens:
-        from chalicelib.tokens import Tokens
+        from chalicelib.sign_in.tokens import Tokens
 
         return Tokens(
             required("TOKEN_ISSUER", "the issuer of the tokens"),
