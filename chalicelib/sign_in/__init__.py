@@ -1,4 +1,8 @@
-"""Sign-in: who may connect, decided by the token of an OpenID Connect issuer."""
+"""Sign-in: a token of an OpenID Connect issuer decides who may connect, and as whom.
+
+Every function imports `authorizer.py`. Only the authorizer's function imports `tokens.py`, and
+PyJWT with it; only that function and the page's import `issuer.py`.
+"""
 
 
 class InvalidToken(Exception):

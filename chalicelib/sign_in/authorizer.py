@@ -1,7 +1,4 @@
-"""Decides at the handshake whether somebody may connect, by the token in the query string.
-
-Every function imports this module. The authorizer alone goes on to `tokens.py` and its library.
-"""
+"""Decides at the handshake whether somebody may connect, by the token in the query string."""
 
 from __future__ import annotations
 
@@ -64,7 +61,7 @@ class Authorizer:
         return Tokens(
             required("TOKEN_ISSUER", "the issuer of the tokens"),
             required("TOKEN_AUDIENCE", "the client id that the tokens are for"),
-            required("NICKNAME_CLAIM", "the claim with the nickname"),
+            required("NICKNAME_CLAIM", "the field of the tokens with the nickname"),
         )
 
 

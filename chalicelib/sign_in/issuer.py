@@ -6,9 +6,10 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection
+from contextlib import closing
 from http.client import HTTPException, HTTPSConnection
 from threading import Timer
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from chalicelib.log import about, log
@@ -27,110 +28,112 @@ MOST_CHARACTERS = 1_000  # of an endpoint
 ENDPOINT = re.compile(r"\w+://[\w.-]+(:\d+)?(/[\w.~%/-]*)?(\?[\w.~%=&-]*)?", re.ASCII)
 
 Jwk = dict[str, Any]
-Clock = Callable[[], float]
+Found = TypeVar("Found")
 
 
 class IssuerUnavailable(Exception):
     """The issuer's keys or endpoints cannot be fetched; the message says why."""
 
 
-class Issuer:
-    """An issuer, known by the URL that its tokens have as `iss`."""
+class Kept(Generic[Found]):
+    """What a fetch has found, renewed each hour. If it cannot be renewed, it stays."""
 
-    def __init__(self, url: str, clock: Clock = time.time) -> None:
-        """`clock` gives seconds that go on while Lambda freezes the environment."""
-        self.url = url
+    def __init__(
+        self, name: str, fetch: Callable[[], Found], clock: Callable[[], float] = time.time
+    ) -> None:
+        """`fetch` raises `IssuerUnavailable` if it fails. The `name` is for the log.
+
+        `clock` gives seconds that go on while Lambda freezes the environment.
+        """
+        self._name = name
+        self._fetch = fetch
         self._clock = clock
-        self._keys: dict[str, Jwk] = {}
-        self._renew_at = -math.inf
-        self._fetch_from = -math.inf
+        self._found: Found | None = None
+        self._fetch_from = self._renew_at = -math.inf
 
-    def key(self, id: str) -> Jwk | None:
-        """The key with this id, or None if the issuer has no such key.
+    def get(self, is_enough: Callable[[Found], bool] = lambda _: True) -> Found:
+        """What was found last. Fetches again if that is an hour old, or not enough.
 
-        Costs 2 requests to the issuer when it fetches the keys: each hour, for an unknown id once
-        a minute at most, and `RETRY_SECONDS` after a failure. If they cannot be renewed, the old
-        ones stay. Raises `IssuerUnavailable`, usually within 4 times `FETCH_SECONDS`; each slow
-        TLS handshake, name look-up or further address of a host adds to that.
+        Waits `UNKNOWN_SECONDS` after a fetch before the next, or `RETRY_SECONDS` after a failure;
+        until then returns what there is. Raises `IssuerUnavailable`, and logs the reason, if a
+        fetch fails and there was not enough.
         """
         now = self._clock()
-        is_known = id in self._keys
-        if now >= self._fetch_from and (now >= self._renew_at or not is_known):
+        has_enough = self._found is not None and is_enough(self._found)
+        if now >= self._fetch_from and (now >= self._renew_at or not has_enough):
             self._fetch_from = now + RETRY_SECONDS
             try:
-                self._keys = self._fetch_keys()
-                self._fetch_from = now + UNKNOWN_SECONDS
-                self._renew_at = now + RENEW_SECONDS
+                self._found = self._fetch()
+                self._fetch_from, self._renew_at = now + UNKNOWN_SECONDS, now + RENEW_SECONDS
             except IssuerUnavailable as error:
-                if not is_known:
+                say = log.warning if has_enough else log.error
+                say(f"the issuer's {self._name} are unavailable", extra=about(reason=str(error)))
+                if not has_enough:
                     raise
-                log.warning("the keys could not be renewed", extra=about(reason=str(error)))
-        elif not self._keys:
+        if self._found is None:
             raise IssuerUnavailable("a fetch has just failed")
-        return self._keys.get(id)
-
-    def _fetch_keys(self) -> dict[str, Jwk]:
-        listed = _fetch(_discover(self.url).get("jwks_uri")).get("keys")
-        keys = [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
-        by_id = {each["kid"]: each for each in keys if isinstance(each.get("kid"), str)}
-        if not by_id:
-            raise IssuerUnavailable("the issuer lists no keys")
-        return by_id
+        return self._found
 
 
 class Endpoints:
     """The addresses at which people sign in, and at which a page gets their tokens."""
 
-    def __init__(self, url: str, schemes: Collection[str], clock: Clock = time.time) -> None:
+    def __init__(self, url: str, schemes: Collection[str]) -> None:
         """`url` is the issuer's; an endpoint has one of the `schemes`."""
-        self._url = url
-        self._schemes = schemes
-        self._clock = clock
-        self._found: tuple[str, str] | None = None
-        self._fetch_from = -math.inf
+        self._kept = Kept("endpoints", lambda: fetch_endpoints(url, schemes))
 
     def find(self) -> tuple[str, str] | None:
-        """The authorization endpoint and the token endpoint; None, and a line in the log, if the
-        issuer does not give them.
+        """See `fetch_endpoints`; None, and a line in the log, if the issuer does not give them."""
+        try:
+            return self._kept.get()
+        except IssuerUnavailable:
+            return None
 
-        Costs 1 request to the issuer when it fetches them: each hour, and after a failure. If they
-        cannot be renewed, the old ones stay. Takes half as long as `Issuer.key` at most.
-        """
-        now = self._clock()
-        if now >= self._fetch_from:
-            self._fetch_from = now + RETRY_SECONDS
-            try:
-                self._found = self._fetch()
-                self._fetch_from = now + RENEW_SECONDS
-            except IssuerUnavailable as error:
-                log.error("the issuer's endpoints are unavailable", extra=about(reason=str(error)))
-        return self._found
 
-    def _fetch(self) -> tuple[str, str]:
-        discovered = _discover(self._url)
-        return self._endpoint(discovered, "authorization"), self._endpoint(discovered, "token")
+def fetch_keys(issuer: str, seconds: float = FETCH_SECONDS) -> dict[str, Jwk]:
+    """The issuer's keys, by their ids.
 
-    def _endpoint(self, discovered: dict[str, Any], kind: str) -> str:
-        """Raises `IssuerUnavailable` if it could be anything but a URL in a page's policy."""
+    Costs 2 requests to the issuer. Raises `IssuerUnavailable`, usually within 4 times `seconds`;
+    each slow TLS handshake, name look-up or further address of a host adds to that.
+    """
+    listed = _fetch(_discover(issuer, seconds).get("jwks_uri"), seconds).get("keys")
+    keys = [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
+    by_id = {each["kid"]: each for each in keys if isinstance(each.get("kid"), str)}
+    if not by_id:
+        raise IssuerUnavailable("the issuer lists no keys")
+    return by_id
+
+
+def fetch_endpoints(
+    issuer: str, schemes: Collection[str], seconds: float = FETCH_SECONDS
+) -> tuple[str, str]:
+    """The authorization endpoint and the token endpoint.
+
+    Costs 1 request to the issuer. Raises `IssuerUnavailable`, in half the time of `fetch_keys`.
+    """
+    discovered = _discover(issuer, seconds)
+
+    def endpoint(kind: str) -> str:
         url = str(discovered.get(f"{kind}_endpoint"))
         is_url = len(url) <= MOST_CHARACTERS and ENDPOINT.fullmatch(url)
-        if not is_url or urlsplit(url).scheme not in self._schemes:
+        if not is_url or urlsplit(url).scheme not in schemes:
             raise IssuerUnavailable(f"no {kind} endpoint over HTTPS")
         return url
 
+    return endpoint("authorization"), endpoint("token")
 
-def _discover(issuer: str) -> dict[str, Any]:
-    discovered = _fetch(issuer.rstrip("/") + DISCOVERY)
+
+def _discover(issuer: str, seconds: float) -> dict[str, Any]:
+    discovered = _fetch(issuer.rstrip("/") + DISCOVERY, seconds)
     if discovered.get("issuer") != issuer:
         raise IssuerUnavailable("the discovery document is another issuer's")
     return discovered
 
 
-def _fetch(url: Any) -> dict[str, Any]:
+def _fetch(url: Any, seconds: float) -> dict[str, Any]:
     """A JSON object over HTTPS; redirects are not followed. Raises `IssuerUnavailable`."""
     try:
-        body = _get(url)
-        found = json.loads(body)
+        found = json.loads(_get(url, seconds))
     except (OSError, HTTPException, ValueError, RecursionError) as error:
         raise IssuerUnavailable(type(error).__name__) from None
     if not isinstance(found, dict):
@@ -138,15 +141,14 @@ def _fetch(url: Any) -> dict[str, Any]:
     return found
 
 
-def _get(url: Any) -> bytes:
+def _get(url: Any, seconds: float) -> bytes:
     address = urlsplit(url if isinstance(url, str) else "")
     if address.scheme != "https" or not address.hostname:
         raise IssuerUnavailable("not an https address")
-    connection = HTTPSConnection(address.hostname, address.port, timeout=FETCH_SECONDS)
-    try:
+    with closing(HTTPSConnection(address.hostname, address.port, timeout=seconds)) as connection:
         connection.connect()
         # The timeout limits each read; this limits the whole answer.
-        end = Timer(FETCH_SECONDS, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
+        end = Timer(seconds, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
         end.start()
         try:
             connection.request("GET", address._replace(scheme="", netloc="").geturl())
@@ -154,10 +156,6 @@ def _get(url: Any) -> bytes:
             body = answer.read(MOST_BYTES + 1)
         finally:
             end.cancel()
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise IssuerUnavailable(f"status {answer.status}")
-    if len(body) > MOST_BYTES:
-        raise IssuerUnavailable("the answer is too long")
+    if answer.status != 200 or len(body) > MOST_BYTES:
+        raise IssuerUnavailable(f"status {answer.status}, {len(body)} bytes")
     return body

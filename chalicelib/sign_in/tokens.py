@@ -1,6 +1,7 @@
 """Verifies tokens: JSON Web Tokens of one OpenID Connect issuer, for one client.
 
-RFC 8725 (JSON Web Token Best Current Practices) gives the reasons for the checks.
+RFC 8725 (JSON Web Token Best Current Practices) gives the reasons for the checks. It calls a field
+of a token a *claim*; here, a claim is a nickname's row in the table.
 """
 
 import json
@@ -11,11 +12,10 @@ from typing import Any
 import jwt
 
 from chalicelib import names
-from chalicelib.log import about, log
 from chalicelib.metrics import count
 from chalicelib.rows import Account
 from chalicelib.sign_in import InvalidToken
-from chalicelib.sign_in.issuer import Issuer, IssuerUnavailable
+from chalicelib.sign_in.issuer import IssuerUnavailable, Kept, fetch_keys
 
 ALGORITHMS = ["RS256", "ES256"]
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519, RFC 9068; not "logout+jwt"
@@ -24,9 +24,10 @@ LEEWAY_SECONDS = 60  # for clocks that disagree
 # API Gateway quotas: "Length, in characters, of the URL for a WebSocket API". A longer token never
 # arrives, and on AWS the rest of the address takes about 70 of these characters.
 MOST_CHARACTERS = 4_096
-SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2: ASCII characters of `sub`
+SUBJECT = re.compile(r"[ -~]{1,255}")  # OpenID Connect Core 1.0, section 2: ASCII characters
 
-_JWS = re.compile(r"([\w-]+)\.([\w-]+)\.[\w-]+", re.ASCII)  # RFC 7515: header, payload, signature
+# RFC 7515: header, payload, signature
+_JWS = re.compile(r"\A([\w-]+)\.([\w-]+)\.[\w-]+\Z", re.ASCII)
 
 _CHECKS = (
     (jwt.InvalidSignatureError, "signature"),
@@ -35,36 +36,37 @@ _CHECKS = (
     (jwt.InvalidIssuerError, "iss"),
     (jwt.InvalidAudienceError, "aud"),
     (jwt.InvalidKeyError, "key"),
+    (jwt.PyJWTError, "format"),
 )
 
 
 class Tokens:
     """Finds the account of a token."""
 
-    def __init__(self, issuer: str, audience: str, nickname_claim: str) -> None:
-        """Tokens must have been issued by `issuer`, and for the client `audience`.
+    def __init__(self, issuer: str, audience: str, nickname_field: str) -> None:
+        """Tokens must have been issued by `issuer`, a URL, and for the client `audience`.
 
         No request is made before the first token.
         """
-        self._issuer = Issuer(issuer)
+        self._issuer = issuer
+        self._keys = Kept("keys", lambda: fetch_keys(issuer))
         self._audience = audience
-        self._nickname_claim = nickname_claim
+        self._nickname_field = nickname_field
 
     def account(self, token: str) -> Account:
-        """The account of a valid token. Raises `InvalidToken`, and logs an issuer's failure.
+        """The account of a valid token. Raises `InvalidToken`.
 
-        Costs no request, except for the issuer's keys: see `Issuer.key`.
+        Costs no request, except for the issuer's keys: see `Kept.get` and `fetch_keys`.
         """
-        header, claims = _parse(token)
-        key = self._key(header)
-        by_client_id = claims.get("token_use") == "access" and "aud" not in claims
+        header, fields = _parse(token)
+        has_client_id = fields.get("token_use") == "access" and "aud" not in fields
         try:
             jwt.decode(
                 token,
-                key,
+                self._key(header),
                 algorithms=ALGORITHMS,
-                issuer=self._issuer.url,
-                audience=None if by_client_id else self._audience,
+                issuer=self._issuer,
+                audience=None if has_client_id else self._audience,
                 leeway=LEEWAY_SECONDS,
                 options={
                     "require": ["exp"],
@@ -75,37 +77,36 @@ class Tokens:
         except jwt.MissingRequiredClaimError as error:
             raise InvalidToken(error.claim) from None
         except jwt.PyJWTError as error:
-            checks = (check for kind, check in _CHECKS if isinstance(error, kind))
-            raise InvalidToken(next(checks, "format")) from None
-        if by_client_id:
-            _require("client_id", claims.get("client_id") == self._audience)
-        _require("token_use", claims.get("token_use", "id") in USES)
+            check = next(check for kind, check in _CHECKS if isinstance(error, kind))
+            raise InvalidToken(check) from None
+        if has_client_id:
+            _require("client_id", fields.get("client_id") == self._audience)
+        _require("token_use", fields.get("token_use", "id") in USES)
         for time in ("exp", "nbf", "iat"):
-            _require(time, type(claims.get(time, 0)) in (int, float))
-        return Account(_subject(claims), self._nickname(claims))
+            _require(time, type(fields.get(time, 0)) in (int, float))
+        return Account(_subject(fields), self._nickname(fields))
 
     def _key(self, header: dict[str, Any]) -> jwt.PyJWK:
-        """The issuer's key, for the header's algorithm and no other."""
-        algorithm, type, id = (header.get(name) for name in ("alg", "typ", "kid"))
+        """The issuer's key, for the header's algorithm and no other.
+
+        Raises `jwt.PyJWTError` if the key makes no sense.
+        """
+        algorithm, token_type, key_id = (header.get(name) for name in ("alg", "typ", "kid"))
         _require("alg", algorithm in ALGORITHMS)
-        _require("typ", type is None or (isinstance(type, str) and type.lower() in TYPES))
-        _require("kid", isinstance(id, str))
+        _require("typ", token_type is None or str(token_type).lower() in TYPES)
+        _require("kid", isinstance(key_id, str))
         try:
-            key = self._issuer.key(str(id))
-        except IssuerUnavailable as error:
-            log.error("the issuer's keys are unavailable", extra=about(reason=str(error)))
+            keys = self._keys.get(lambda keys: key_id in keys)
+        except IssuerUnavailable:
             count(SignInsFailed=1)
             raise InvalidToken("keys unavailable") from None
-        if key is None:
-            raise InvalidToken("kid")
+        _require("kid", key_id in keys)
+        key = keys[str(key_id)]
         _require("key", key.get("use", "sig") == "sig" and key.get("alg", algorithm) == algorithm)
-        try:
-            return jwt.PyJWK(key, algorithm)
-        except jwt.PyJWTError:
-            raise InvalidToken("key") from None
+        return jwt.PyJWK(key, algorithm)
 
-    def _nickname(self, claims: dict[str, Any]) -> str:
-        nickname = claims.get(self._nickname_claim)
+    def _nickname(self, fields: dict[str, Any]) -> str:
+        nickname = fields.get(self._nickname_field)
         try:
             return names.nickname(nickname if isinstance(nickname, str) else "")
         except names.InvalidName:
@@ -113,23 +114,16 @@ class Tokens:
 
 
 def _parse(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The header and the claims, not verified yet."""
+    """The header and the fields, not verified yet."""
     _require("size", len(token) <= MOST_CHARACTERS)
-    parts = _JWS.fullmatch(token)
-    if parts is None:
-        raise InvalidToken("format")
-    return _decode(parts[1]), _decode(parts[2])
-
-
-def _decode(part: str) -> dict[str, Any]:
     try:
-        text = urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
-        decoded = json.loads(text, object_pairs_hook=_unique)
+        [parts] = _JWS.findall(token)
+        texts = (urlsafe_b64decode(part + "==").decode() for part in parts)
+        header, fields = (json.loads(text, object_pairs_hook=_unique) for text in texts)
     except (ValueError, RecursionError):
         raise InvalidToken("format") from None
-    if not isinstance(decoded, dict):
-        raise InvalidToken("format")
-    return decoded
+    _require("format", isinstance(header, dict) and isinstance(fields, dict))
+    return header, fields
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -139,10 +133,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _subject(claims: dict[str, Any]) -> str:
-    subject = claims.get("sub")
-    is_subject = isinstance(subject, str) and subject.isascii() and subject.isprintable()
-    _require("sub", is_subject and 0 < len(str(subject)) <= SUBJECT_LENGTH)
+def _subject(fields: dict[str, Any]) -> str:
+    subject = fields.get("sub")
+    _require("sub", isinstance(subject, str) and SUBJECT.fullmatch(subject) is not None)
     return str(subject)
 
 

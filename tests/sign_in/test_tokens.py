@@ -1,4 +1,4 @@
-"""The authorizer, against valid tokens, a table of bad ones, and issuers that misbehave."""
+"""Tokens: valid ones, a table of bad ones, and keys that nobody can use."""
 
 from __future__ import annotations
 
@@ -8,70 +8,45 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chalice.app import WebsocketEvent
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from chalicelib.log import JsonFormatter
-from chalicelib.metrics import counting
-from chalicelib.sign_in import issuer as issuers
-from chalicelib.sign_in.authorizer import Authorizer, account_of
-from tests.issuers import CLIENT, Answer, Issuer, answer, ec_key, public_jwk, rsa_key
-
-ARN = "arn:aws:execute-api:us-east-1:123456789012:abc/api/$connect"
-SECONDS = 0.5  # in which an issuer must answer
+from chalicelib.sign_in import InvalidToken
+from chalicelib.sign_in.tokens import Tokens
+from tests.issuers import CLIENT, DISCOVERY, Issuer, ec_key, public_jwk, rsa_key
 
 Make = Callable[[Issuer], str]
 
 
 @pytest.fixture
-def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    with Issuer(tmp_path) as issuer:
-        monkeypatch.setenv("SSL_CERT_FILE", str(issuer.certificates))
-        monkeypatch.setenv("TOKEN_ISSUER", issuer.url)
-        monkeypatch.setenv("TOKEN_AUDIENCE", CLIENT)
-        monkeypatch.setenv("NICKNAME_CLAIM", "preferred_username")
-        monkeypatch.setattr(issuers, "FETCH_SECONDS", SECONDS)
-        yield issuer
+def tokens(issuer: Issuer) -> Tokens:
+    return Tokens(issuer.url, CLIENT, "preferred_username")
 
 
-@pytest.fixture
-def authorizer(issuer: Issuer) -> Authorizer:
-    return Authorizer.from_env()
+def failed_check(tokens: Tokens, token: str) -> str:
+    """The check with which a token is refused."""
+    with pytest.raises(InvalidToken) as refused:
+        tokens.account(token)
+    return str(refused.value)
 
 
-def event(token: str | None) -> dict[str, Any]:
-    query = {} if token is None else {"queryStringParameters": {"token": token}}
-    return {"type": "REQUEST", "methodArn": ARN, **query}
-
-
-def effect(answer: dict[str, Any]) -> str:
-    (statement,) = answer["policyDocument"]["Statement"]
-    assert statement["Action"] == "execute-api:Invoke"
-    assert statement["Resource"] == ARN
-    return str(statement["Effect"])
-
-
-def raw(header: Any, claims: Any, signature: bytes = b"x" * 256) -> str:
+def raw(header: Any, fields: Any, signature: bytes = b"x" * 256) -> str:
     """A token of any parts; text stays as it is."""
-    parts = (part if isinstance(part, str) else json.dumps(part) for part in (header, claims))
+    parts = (part if isinstance(part, str) else json.dumps(part) for part in (header, fields))
     return ".".join(
         base64.urlsafe_b64encode(part).decode().rstrip("=")
         for part in (*(part.encode() for part in parts), signature)
     )
 
 
-def signed(header: dict[str, Any], claims: str) -> str:
-    """A token whose claims are this text, with a good signature."""
-    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    unsigned = raw(header, claims).rpartition(".")[0]
+def signed(header: dict[str, Any], fields: str) -> str:
+    """A token whose fields are this text, with a good signature."""
+    unsigned = raw(header, fields).rpartition(".")[0]
     signature = rsa_key().sign(unsigned.encode(), PKCS1v15(), SHA256())
     return f"{unsigned}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
@@ -93,31 +68,21 @@ def signed(header: dict[str, Any], claims: str) -> str:
         lambda issuer: issuer.token(nbf=int(time.time()) + 50),
     ],
 )
-def test_a_valid_token_allows_this_connection_and_names_its_account(
-    issuer: Issuer, authorizer: Authorizer, make: Make
-) -> None:
-    answered = authorizer.authorize(event(make(issuer)))
-    assert effect(answered) == "Allow"
-    assert answered["principalId"] == "account-1"
-    assert answered["context"] == {"account": "account-1", "nickname": "John"}
+def test_a_valid_token_has_an_account(issuer: Issuer, tokens: Tokens, make: Make) -> None:
+    assert tokens.account(make(issuer)) == ("account-1", "John")
 
 
-def test_any_claim_may_have_the_nickname(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NICKNAME_CLAIM", "cognito:username")
-    claims: dict[str, Any] = {"cognito:username": " Ame\u0301lie"}
-    token = issuer.token(**claims)
-    answered = Authorizer.from_env().authorize(event(token))
-    about = {"domainName": "any", "stage": "api", "connectionId": "c1"}
-    handshake = {"requestContext": {**about, "authorizer": answered["context"]}}
-    assert account_of(WebsocketEvent(handshake, None)) == ("account-1", "Am\u00e9lie")
-    assert json.dumps(answered).isascii()
+def test_any_field_may_have_the_nickname(issuer: Issuer) -> None:
+    fields: dict[str, Any] = {"cognito:username": " Ame\u0301lie"}
+    tokens = Tokens(issuer.url, CLIENT, "cognito:username")
+    assert tokens.account(issuer.token(**fields)) == ("account-1", "Am\u00e9lie")
 
 
 # Bad tokens, and the check that each fails
 
 
 def hs256(issuer: Issuer, secret: bytes) -> str:
-    unsigned = raw({"alg": "HS256", "kid": "rsa"}, issuer.claims()).rpartition(".")[0]
+    unsigned = raw({"alg": "HS256", "kid": "rsa"}, issuer.fields()).rpartition(".")[0]
     mac = hmac.digest(secret, unsigned.encode(), hashlib.sha256)
     return f"{unsigned}.{base64.urlsafe_b64encode(mac).decode().rstrip('=')}"
 
@@ -128,13 +93,13 @@ RS256 = {"alg": "RS256", "kid": "rsa"}
 LATER = 9_999_999_999
 
 BAD: dict[str, tuple[Make, str]] = {
-    "alg none": (lambda i: raw({"alg": "none", "kid": "rsa"}, i.claims()), "alg"),
-    "alg None": (lambda i: raw({"alg": "None", "kid": "rsa"}, i.claims()), "alg"),
+    "alg none": (lambda i: raw({"alg": "none", "kid": "rsa"}, i.fields()), "alg"),
+    "alg None": (lambda i: raw({"alg": "None", "kid": "rsa"}, i.fields()), "alg"),
     "alg none, no signature": (
-        lambda i: raw({"alg": "none", "kid": "rsa"}, i.claims(), b""),
+        lambda i: raw({"alg": "none", "kid": "rsa"}, i.fields(), b""),
         "format",
     ),
-    "no alg": (lambda i: raw({"kid": "rsa"}, i.claims()), "alg"),
+    "no alg": (lambda i: raw({"kid": "rsa"}, i.fields()), "alg"),
     "HS256 with the public key": (
         lambda i: hs256(i, rsa_key().public_key().public_bytes(*PEM)),
         "alg",
@@ -146,20 +111,20 @@ BAD: dict[str, tuple[Make, str]] = {
     "ES256 with the id of the RSA key": (lambda i: i.token(ec_key(), "ES256"), "key"),
     "RS256 with the id of the EC key": (lambda i: i.token(header={"kid": "ec"}), "key"),
     "an ES256 signature of zeros": (
-        lambda i: raw({"alg": "ES256", "kid": "ec"}, i.claims(), bytes(64)),
+        lambda i: raw({"alg": "ES256", "kid": "ec"}, i.fields(), bytes(64)),
         "signature",
     ),
     "an empty ES256 signature": (
-        lambda i: raw({"alg": "ES256", "kid": "ec"}, i.claims(), b""),
+        lambda i: raw({"alg": "ES256", "kid": "ec"}, i.fields(), b""),
         "format",
     ),
-    "a short signature": (lambda i: raw(RS256, i.claims(), b"x"), "signature"),
-    "no kid": (lambda i: raw({"alg": "RS256"}, i.claims()), "kid"),
+    "a short signature": (lambda i: raw(RS256, i.fields(), b"x"), "signature"),
+    "no kid": (lambda i: raw({"alg": "RS256"}, i.fields()), "kid"),
     "an unknown kid": (lambda i: i.token(header={"kid": "another"}), "kid"),
     "a path as kid": (lambda i: i.token(header={"kid": "../../../dev/null"}), "kid"),
     "a URL as kid": (lambda i: i.token(header={"kid": f"{i.host}/evil"}), "kid"),
-    "a number as kid": (lambda i: raw({"alg": "RS256", "kid": 7}, i.claims()), "kid"),
-    "a list as kid": (lambda i: raw({"alg": "RS256", "kid": ["rsa"]}, i.claims()), "kid"),
+    "a number as kid": (lambda i: raw({"alg": "RS256", "kid": 7}, i.fields()), "kid"),
+    "a list as kid": (lambda i: raw({"alg": "RS256", "kid": ["rsa"]}, i.fields()), "kid"),
     "jku": (
         lambda i: i.token(rsa_key("forged"), header={"jku": f"{i.host}/evil"}),
         "signature",
@@ -175,10 +140,10 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "an unknown critical header": (lambda i: i.token(header={"crit": ["x"], "x": 1}), "format"),
     "a logout token": (lambda i: i.token(header={"typ": "logout+jwt"}), "typ"),
-    "a number as typ": (lambda i: raw(RS256 | {"typ": 1}, i.claims()), "typ"),
+    "a number as typ": (lambda i: raw(RS256 | {"typ": 1}, i.fields()), "typ"),
     "another issuer": (lambda i: i.token(iss="https://evil.example"), "iss"),
     "the issuer with a slash": (lambda i: i.token(iss=f"{i.url}/"), "iss"),
-    "issuers": (lambda i: signed(RS256, json.dumps(i.claims(iss=[i.url]))), "iss"),
+    "issuers": (lambda i: signed(RS256, json.dumps(i.fields(iss=[i.url]))), "iss"),
     "no iss": (lambda i: i.token(iss=None), "iss"),
     "another client": (lambda i: i.token(aud="another"), "aud"),
     "other clients": (lambda i: i.token(aud=["another", "third"]), "aud"),
@@ -199,14 +164,14 @@ BAD: dict[str, tuple[Make, str]] = {
     "a list as token_use": (lambda i: i.token(token_use=["id"]), "token_use"),
     "expired": (lambda i: i.token(exp=int(time.time()) - 70), "exp"),
     "no exp": (lambda i: i.token(exp=None), "exp"),
-    "null as exp": (lambda i: signed(RS256, json.dumps(i.claims() | {"exp": None})), "exp"),
+    "null as exp": (lambda i: signed(RS256, json.dumps(i.fields() | {"exp": None})), "exp"),
     "text as exp": (lambda i: i.token(exp=str(LATER)), "exp"),
     "true as exp": (lambda i: i.token(exp=True), "exp"),
     "a list as exp": (lambda i: i.token(exp=[LATER]), "format"),
     "NaN as exp": (lambda i: i.token(exp=float("nan")), "format"),
     "infinity as exp": (
         lambda i: signed(
-            RS256, json.dumps(i.claims()).replace("{", '{"exp": 1e999, "x": {', 1) + "}"
+            RS256, json.dumps(i.fields()).replace("{", '{"exp": 1e999, "x": {', 1) + "}"
         ),
         "format",
     ),
@@ -230,21 +195,21 @@ BAD: dict[str, tuple[Make, str]] = {
         lambda i: f"{base64.urlsafe_b64encode('{}'.encode('utf-16')).decode()}.e30.eHg",
         "format",
     ),
-    "a list as header": (lambda i: raw([RS256], i.claims()), "format"),
-    "a list as claims": (lambda i: raw(RS256, [i.claims()]), "format"),
+    "a list as header": (lambda i: raw([RS256], i.fields()), "format"),
+    "a list as fields": (lambda i: raw(RS256, [i.fields()]), "format"),
     "a deep list": (lambda i: raw(RS256, "[" * 2_500), "format"),
     "a long number": (lambda i: raw(RS256, f'{{"exp": {"9" * 2_500}}}'), "signature"),
-    "a claim twice": (
-        lambda i: signed(RS256, json.dumps(i.claims()).replace("{", '{"sub": "account-2", ', 1)),
+    "a field twice": (
+        lambda i: signed(RS256, json.dumps(i.fields()).replace("{", '{"sub": "account-2", ', 1)),
         "format",
     ),
-    "a header twice": (
-        lambda i: raw('{"alg": "none", "alg": "RS256", "kid": "rsa"}', i.claims()),
+    "a field of the header twice": (
+        lambda i: raw('{"alg": "none", "alg": "RS256", "kid": "rsa"}', i.fields()),
         "format",
     ),
     "no sub": (lambda i: i.token(sub=None), "sub"),
     "an empty sub": (lambda i: i.token(sub=""), "sub"),
-    "a number as sub": (lambda i: signed(RS256, json.dumps(i.claims(sub=7))), "sub"),
+    "a number as sub": (lambda i: signed(RS256, json.dumps(i.fields(sub=7))), "sub"),
     "a long sub": (lambda i: i.token(sub="x" * 256), "sub"),
     "a sub that is not ASCII": (lambda i: i.token(sub="é"), "sub"),
     "no nickname": (lambda i: i.token(preferred_username=None), "nickname"),
@@ -255,250 +220,60 @@ BAD: dict[str, tuple[Make, str]] = {
 }
 
 
-def test_the_longest_token_is_as_long_as_an_address_may_be(
-    issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture
-) -> None:
-    tokens = [issuer.token(padding="x" * length) for length in range(2_300, 2_800)]
-    longest = max((token for token in tokens if len(token) <= 4_096), key=len)
-    longer = next(token for token in tokens if len(token) > 4_096)
+def test_the_longest_token_is_as_long_as_an_address_may_be(issuer: Issuer, tokens: Tokens) -> None:
+    made = [issuer.token(padding="x" * length) for length in range(2_300, 2_800)]
+    longest = max((token for token in made if len(token) <= 4_096), key=len)
+    longer = next(token for token in made if len(token) > 4_096)
     assert len(longest) in (4_095, 4_096)
-    assert effect(authorizer.authorize(event(longest))) == "Allow"
-    assert effect(authorizer.authorize(event(longer))) == "Deny"
-    (refused,) = caplog.records
-    assert refused.fields == {"check": "size"}  # type: ignore[attr-defined]
+    assert tokens.account(longest)
+    assert failed_check(tokens, longer) == "size"
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_token_is_refused(
-    issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture, name: str
+    issuer: Issuer, tokens: Tokens, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """The log names the check and nothing of the token. No address in the token is fetched."""
-    caplog.set_level(logging.INFO)
+    """Nothing of the token is logged, and no address in it is fetched."""
+    caplog.set_level(logging.DEBUG, "chalicelib")
     make, check = BAD[name]
-    token = make(issuer)
-    answered = authorizer.authorize(event(token))
-    assert effect(answered) == "Deny"
-    assert "context" not in answered
-    (record,) = caplog.records
-    line = json.loads(JsonFormatter().format(record))
-    del line["timestamp"]
-    assert line == {"level": "WARNING", "message": "a token was refused", "check": check}
+    assert failed_check(tokens, make(issuer)) == check
+    assert caplog.records == []
     assert "/evil" not in issuer.asked
 
 
-def test_without_a_token_nobody_connects(authorizer: Authorizer) -> None:
-    """Just in case: API Gateway refuses such a handshake by itself."""
-    for query in (event(None), event(None) | {"queryStringParameters": None}):
-        assert effect(authorizer.authorize(query)) == "Deny"
-
-
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")
-def test_a_weak_key_is_refused(issuer: Issuer, authorizer: Authorizer) -> None:
+def test_a_weak_key_is_refused(issuer: Issuer, tokens: Tokens) -> None:
     weak = rsa_key("weak", 1024)
     issuer.keys = [{"kid": "rsa", **public_jwk(weak)}]
-    assert effect(authorizer.authorize(event(issuer.token(weak)))) == "Deny"
+    assert failed_check(tokens, issuer.token(weak)) == "key"
 
 
-@pytest.mark.parametrize(
-    "change", [{"use": "enc"}, {"alg": "RS512"}, {"n": "AA"}, {"n": 7}, {"e": ""}, {"kty": "oct"}]
-)
-def test_an_unsuitable_key_is_refused(
-    issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+UNSUITABLE: list[dict[str, Any]] = [
+    *({"use": "enc"}, {"alg": "RS512"}, {"alg": ["RS256"]}, {"alg": 7}),
+    *({"n": "AA"}, {"n": 7}, {"n": None}, {"e": ""}, {"kty": "oct"}, {"kty": ["RSA"]}),
+]
+
+
+@pytest.mark.parametrize("change", UNSUITABLE)
+def test_an_unsuitable_key_is_refused_and_spoils_no_other(
+    issuer: Issuer, tokens: Tokens, change: dict[str, Any]
 ) -> None:
-    issuer.keys = [issuer.keys[0] | change]
-    assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
-    assert caplog.records[-1].fields == {"check": "key"}  # type: ignore[attr-defined]
-
-
-# Issuers that misbehave
-
-
-def garbles(request: BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"hello\r\n")
-
-
-def says(body: Any, status: int = 200) -> Answer:
-    return lambda request: answer(request, body, status)
-
-
-MISBEHAVIOUR: dict[str, Answer] = {
-    "ends early": lambda request: answer(request, b"{}", Content_Length="10"),
-    "is not HTTP": garbles,
-    "is not JSON": says(b"<html>"),
-    "is not UTF-8": says(b"\xff\xfe\xfd"),
-    "is deep": says(b"[" * 100_000),
-    "is a list": says([]),
-    "is empty": says({}),
-    "has no keys": says({"keys": []}),
-    "has a number of keys": says({"keys": 7}),
-    "has keys that are none": says({"keys": [7, None, {"kid": 7}, {}]}),
-}
-
-
-@pytest.mark.parametrize("path", ["/realms/chat/.well-known/openid-configuration", "/keys"])
-@pytest.mark.parametrize("name", MISBEHAVIOUR)
-def test_without_keys_nobody_connects(
-    issuer: Issuer,
-    authorizer: Authorizer,
-    caplog: pytest.LogCaptureFixture,
-    name: str,
-    path: str,
-) -> None:
-    """With a line about the issuer that has no traceback."""
-    issuer.pages[path] = MISBEHAVIOUR[name]
-    refused_for_want_of_keys(issuer, authorizer, caplog)
-
-
-@pytest.mark.parametrize("path", ["/realms/chat/.well-known/openid-configuration", "/keys"])
-@pytest.mark.parametrize("drips", [False, True])
-def test_a_good_document_that_comes_late_is_not_waited_for(
-    issuer: Issuer,
-    authorizer: Authorizer,
-    caplog: pytest.LogCaptureFixture,
-    path: str,
-    drips: bool,
-) -> None:
-    issuer.pages[path] = issuer.late(drips)
-    refused_for_want_of_keys(issuer, authorizer, caplog)
-
-
-@pytest.mark.parametrize("path", ["/realms/chat/.well-known/openid-configuration", "/keys"])
-@pytest.mark.parametrize(("status", "padding"), [(200, 5_000_000), (302, 0), (500, 0)])
-def test_a_good_document_in_a_bad_answer_is_ignored(
-    issuer: Issuer,
-    authorizer: Authorizer,
-    caplog: pytest.LogCaptureFixture,
-    path: str,
-    status: int,
-    padding: int,
-) -> None:
-    document = {"issuer": issuer.url, "jwks_uri": f"{issuer.host}/keys", "keys": issuer.keys}
-    body = json.dumps(document).encode() + b" " * padding
-    issuer.pages["/good"] = says(body)
-    issuer.pages[path] = lambda request: answer(request, body, status, Location="/good")
-    refused_for_want_of_keys(issuer, authorizer, caplog)
-    assert "/good" not in issuer.asked
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {"issuer": "https://evil.example", "jwks_uri": "{host}/keys"},
-        {"issuer": "{url}", "jwks_uri": "http{host}/keys"},
-        {"issuer": "{url}", "jwks_uri": "file:///dev/null"},
-        {"issuer": "{url}", "jwks_uri": "https://127.0.0.1:1/keys"},
-        {"issuer": "{url}", "jwks_uri": "https://127.0.0.1:100000/keys"},
-        {"issuer": "{url}", "jwks_uri": "https://[/keys"},
-        {"issuer": "{url}", "jwks_uri": "{host}/a b\r\nX: y"},
-        {"issuer": "{url}", "jwks_uri": 7},
-        {"issuer": "{url}"},
-    ],
-)
-def test_a_doubtful_discovery_document_is_not_followed(
-    issuer: Issuer,
-    authorizer: Authorizer,
-    caplog: pytest.LogCaptureFixture,
-    document: dict[str, Any],
-) -> None:
-    filled = {
-        name: value.replace("http{host}", issuer.host.replace("https", "http"))
-        .replace("{host}", issuer.host)
-        .replace("{url}", issuer.url)
-        if isinstance(value, str)
-        else value
-        for name, value in document.items()
-    }
-    issuer.pages["/realms/chat/.well-known/openid-configuration"] = says(filled)
-    refused_for_want_of_keys(issuer, authorizer, caplog)
-    assert "/keys" not in issuer.asked
-
-
-def test_an_unreachable_or_untrusted_issuer_lets_nobody_in(
-    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE")
-    refused_for_want_of_keys(issuer, Authorizer.from_env(), caplog)
-    assert issuer.asked == []
-    monkeypatch.setenv("TOKEN_ISSUER", "https://127.0.0.1:1")
-    caplog.clear()
-    refused_for_want_of_keys(issuer, Authorizer.from_env(), caplog)
-
-
-def refused_for_want_of_keys(
-    issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture
-) -> None:
-    with counting() as counted:
-        assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
-    assert counted == {"SignInsFailed": 1}  # rings an alarm
-    unavailable, refused = caplog.records
-    assert unavailable.getMessage() == "the issuer's keys are unavailable"
-    assert unavailable.levelname == "ERROR"
-    assert unavailable.exc_info is None
-    assert refused.fields == {"check": "keys unavailable"}  # type: ignore[attr-defined]
+    issuer.keys[0] |= change
+    assert failed_check(tokens, issuer.token()) == "key"
+    assert tokens.account(issuer.token(ec_key(), "ES256", {"kid": "ec"}))
 
 
 # How often the keys are fetched
 
 
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_the_keys_are_fetched_at_the_first_token_and_kept(
-    issuer: Issuer, authorizer: Authorizer
-) -> None:
+def test_the_keys_are_fetched_at_the_first_token_and_kept(issuer: Issuer, tokens: Tokens) -> None:
     assert issuer.asked == []
     for _ in range(3):
-        authorizer.authorize(event(issuer.token()))
-    assert issuer.asked == ["/realms/chat/.well-known/openid-configuration", "/keys"]
+        tokens.account(issuer.token())
+    assert issuer.asked == [DISCOVERY, "/keys"]
 
 
-def test_an_unknown_key_is_looked_for_once_a_minute(issuer: Issuer) -> None:
-    clock = Clock()
-    keys = issuers.Issuer(issuer.url, clock)
-    for n in range(100):
-        assert keys.key(f"unknown-{n}") is None
-    assert len(issuer.asked) == 2
-    issuer.keys.append(issuer.keys[0] | {"kid": "new"})
-    clock.now += 59
-    assert keys.key("new") is None
-    clock.now += 2
-    assert keys.key("new") is not None
-    assert len(issuer.asked) == 4
-
-
-def test_a_withdrawn_key_is_forgotten_within_an_hour(issuer: Issuer) -> None:
-    clock = Clock()
-    keys = issuers.Issuer(issuer.url, clock)
-    assert keys.key("rsa") is not None
-    del issuer.keys[0]
-    clock.now += 60 * 60
-    assert keys.key("rsa") is None
-
-
-def test_the_keys_stay_while_they_cannot_be_renewed(issuer: Issuer) -> None:
-    clock = Clock()
-    keys = issuers.Issuer(issuer.url, clock)
-    assert keys.key("rsa") is not None
-    issuer.pages["/keys"] = says({}, 500)
-    clock.now += 2 * 60 * 60
-    assert keys.key("rsa") is not None
-    assert keys.key("rsa") is not None
-    assert len(issuer.asked) == 4
-
-
-def test_a_failed_fetch_is_retried_soon(issuer: Issuer) -> None:
-    clock = Clock()
-    keys = issuers.Issuer(issuer.url, clock)
-    works = issuer.pages["/keys"]
-    issuer.pages["/keys"] = says({}, 500)
-    for _ in range(3):
-        with pytest.raises(issuers.IssuerUnavailable):
-            keys.key("rsa")
-    assert len(issuer.asked) == 2
-    issuer.pages["/keys"] = works
-    clock.now += 6
-    assert keys.key("rsa") is not None
+def test_many_unknown_keys_cost_the_issuer_one_fetch(issuer: Issuer, tokens: Tokens) -> None:
+    for n in range(10):
+        assert failed_check(tokens, issuer.token(header={"kid": f"unknown-{n}"})) == "kid"
+    assert issuer.asked == [DISCOVERY, "/keys"]
