@@ -1,4 +1,4 @@
-"""Sign-in: a token of an OpenID Connect issuer decides who may connect, and as whom.
+"""Sign-in: people connect with a token of an OpenID Connect issuer.
 
 Every function imports `authorizer.py`. Only the authorizer's function imports `tokens.py`, and
 PyJWT with it; only that function and the page's import `issuer.py`.

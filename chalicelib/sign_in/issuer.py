@@ -36,7 +36,7 @@ class IssuerUnavailable(Exception):
 
 
 class Kept(Generic[Found]):
-    """What a fetch has found, renewed each hour. If it cannot be renewed, it stays."""
+    """The result of a fetch, renewed each hour. The old one stays while a renewal fails."""
 
     def __init__(
         self, name: str, fetch: Callable[[], Found], clock: Callable[[], float] = time.time
@@ -52,11 +52,12 @@ class Kept(Generic[Found]):
         self._fetch_from = self._renew_at = -math.inf
 
     def get(self, is_enough: Callable[[Found], bool] = lambda _: True) -> Found:
-        """What was found last. Fetches again if that is an hour old, or not enough.
+        """The last result. Fetches again if it is an hour old, or not enough.
 
-        Waits `UNKNOWN_SECONDS` after a fetch before the next, or `RETRY_SECONDS` after a failure;
-        until then returns what there is. Raises `IssuerUnavailable`, and logs the reason, if a
-        fetch fails and there was not enough.
+        The next fetch is `UNKNOWN_SECONDS` after the last, or `RETRY_SECONDS` after a failure; until
+        then the result may not be enough. The log has the reason for a failure. Raises
+        `IssuerUnavailable` if a fetch fails without an older result that is enough, and until the
+        next fetch if there is none at all.
         """
         now = self._clock()
         has_enough = self._found is not None and is_enough(self._found)

@@ -1,4 +1,4 @@
-"""The authorizer: whom it lets connect, as whom, and what it logs."""
+"""The authorizer: its answers to API Gateway, and its log."""
 
 from __future__ import annotations
 
