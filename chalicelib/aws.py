@@ -43,8 +43,8 @@ def required(variable: str, purpose: str) -> str:
     value = os.environ.get(variable)
     if not value:
         raise RuntimeError(
-            f"The environment variable {variable} is not set. It names {purpose}: resources.json "
-            "sets it on the functions that need it; elsewhere, set it yourself."
+            f"The environment variable {variable} is not set. It names {purpose}. In "
+            "resources.json, set it on each function that needs it; elsewhere, set it yourself."
         )
     return value
 

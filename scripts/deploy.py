@@ -77,8 +77,22 @@ def package(bucket: str) -> str:
     return template
 
 
+def require_parameters(template: str, parameters: list[str]) -> None:
+    """Raises a Failure for a parameter that the template lacks: the AWS CLI would ignore it."""
+    try:
+        answer = boto3.client("cloudformation").validate_template(
+            TemplateBody=(ROOT / template).read_text()
+        )
+    except (BotoCoreError, ClientError):
+        return  # `aws cloudformation deploy` says more
+    known = sorted(each["ParameterKey"] for each in answer["Parameters"])
+    for name in (parameter.partition("=")[0] for parameter in parameters):
+        if name not in known:
+            raise Failure(f"There is no parameter {name}; there are: {', '.join(known)}.")
+
+
 def deploy(stack: str, template: str, parameters: list[str]) -> None:
-    """Creates or updates a stack; a Failure has the reason of the first resource that failed."""
+    """Creates or updates a stack; a Failure has the first reason that CloudFormation gives."""
     last_event = next(events(stack), {}).get("EventId")
     overrides = ["--parameter-overrides", *parameters] if parameters else []
     try:
@@ -86,9 +100,13 @@ def deploy(stack: str, template: str, parameters: list[str]) -> None:
             *("deploy", "--template-file", template, "--stack-name", stack),
             *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *overrides),
         )
-    except Failure:
+    except Failure as failure:
+        if "AWS::EarlyValidation" in str(failure) and (refused := validation_error(stack)):
+            raise Failure(refused) from None
         new = takewhile(lambda event: event["EventId"] != last_event, events(stack))
-        failed = [event for event in new if event["ResourceStatus"].endswith("_FAILED")]
+        # An export that is in use fails no resource: its reason comes with the rollback.
+        ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
+        failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
         if not failed:
             raise
         first = failed[-1]  # because of it, CloudFormation cancels the others
@@ -102,6 +120,18 @@ def events(stack: str) -> Iterator[dict[str, Any]]:
         pages = boto3.client("cloudformation").get_paginator("describe_stack_events")
         for page in pages.paginate(StackName=stack):
             yield from page["StackEvents"]
+
+
+def validation_error(stack: str) -> str | None:
+    """Why CloudFormation has refused a change set; its own message names no resource."""
+    with suppress(BotoCoreError, ClientError):
+        found = boto3.client("cloudformation").describe_events(
+            StackName=stack, Filters={"FailedEvents": True}
+        )
+        for event in found["OperationEvents"]:  # newest first
+            if reason := event.get("ValidationStatusReason"):
+                return f"{event['LogicalResourceId']}: {reason}"
+    return None
 
 
 def aws(*command: str) -> None:
@@ -127,6 +157,7 @@ def main() -> int:
         if stuck := way_out(arguments.stack):
             raise Failure(stuck)
         template = arguments.template or package(arguments.bucket)
+        require_parameters(template, arguments.parameters)
         deploy(arguments.stack, template, arguments.parameters)
     except Failure as failure:
         print(failure, file=sys.stderr)

@@ -27,7 +27,12 @@ from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
-from scripts import function_process
+from scripts import (
+    function_process,
+    ministack_apigateway,
+    ministack_cloudformation,
+    ministack_resources,
+)
 from scripts.function_process import END_OF_LOG
 from scripts.ministack_gate import Gate
 
@@ -96,6 +101,10 @@ def apply(output: TextIO) -> None:
     provisioners._cw_metric_alarm_record = partial(
         alarm_record, provisioners._cw_metric_alarm_record
     )
+
+    ministack_cloudformation.apply()
+    ministack_resources.apply()
+    ministack_apigateway.apply()
 
     # It ended without closing its WebSockets.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)

@@ -1,5 +1,9 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
+import importlib
+import io
+import json
+import logging
 import os
 import sys
 import time
@@ -9,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,27 +22,31 @@ from moto import mock_aws
 
 from chalicelib import Handler, Sender, Storage
 from chalicelib.aws import new_session
+from chalicelib.log import log
 from chalicelib.pace import Pace
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
 from tests import tables
 from tests.connections import Connections
 
 # The tests that need more than chalice, boto3, websocket-client, pytest and moto[dynamodb], by the
-# package that they need. Without it, pytest leaves them out.
+# module that they need. Without it, pytest leaves them out, and says so.
 NEEDS = {
-    "hypothesis": ["test_any_text.py", "test_model.py"],
-    "cfnlint": ["test_template.py", "test_expanded_template.py"],
-    "websocket": ["test_frames.py", "test_imitation.py"],
+    "awslambdaric": ["e2e/test_lambda_runtime.py"],  # on Linux alone
+    "awscli": ["test_expanded_template.py", "test_template.py"],
+    "cfnlint": ["test_expanded_template.py", "test_template.py"],
     "confusable_homoglyphs": ["test_lookalikes.py"],
-    "jwt": ["sign_in"],
-    "trustme": ["test_tls.py"],
+    "hypothesis": ["test_any_text.py", "test_model.py"],
+    "jwt": ["sign_in", "test_page_sign_in.py"],
     "playwright": ["e2e"],
+    "samtranslator": ["test_expanded_template.py"],
+    "trustme": ["sign_in", "test_page_sign_in.py", "test_tls.py"],
 }
-collect_ignore = [
-    test for package, tests in NEEDS.items() if not find_spec(package) for test in tests
-]
-if sys.platform != "linux":  # AWS's client for Lambda has wheels for Linux alone
-    collect_ignore.append("e2e/test_lambda_runtime.py")
+MISSING = [module for module in NEEDS if not find_spec(module)]
+collect_ignore = sorted({test for module in MISSING for test in NEEDS[module]})
+
+
+def pytest_report_header() -> list[str]:
+    return [f"without {module}, left out: {', '.join(NEEDS[module])}" for module in MISSING]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,6 +61,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         cores = config.hook.pytest_xdist_auto_num_workers(config=config)
         config.option.numprocesses = cores + 1
         config.option.dist = "worksteal"  # so that no worker is left alone with the last tests
+
+
+LogLines = Callable[[], list[dict[str, Any]]]
 
 
 class Clock:
@@ -251,6 +263,28 @@ def chat(table: Any, connections: Connections) -> Iterator[Chat]:
     """Whatever is said, each message to a client fits one frame of API Gateway."""
     yield Chat(table, connections)
     assert all(len(request.body) <= 32_768 for request in connections.requests)
+
+
+@pytest.fixture
+def app(
+    table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """A fresh import, as at a cold start."""
+    monkeypatch.setenv("TABLE", table.name)
+    sys.modules.pop("app", None)
+    yield importlib.import_module("app")
+    sys.modules.pop("app", None)
+    log.handlers.clear()
+    log.propagate = True
+
+
+@pytest.fixture
+def log_lines(app: ModuleType) -> LogLines:
+    """The functions' log lines, parsed."""
+    (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
+    output = io.StringIO()
+    handler.setStream(output)
+    return lambda: [json.loads(line) for line in output.getvalue().splitlines()]
 
 
 @pytest.fixture

@@ -1,47 +1,20 @@
 """The wiring: API Gateway's events, their effects, and their logs."""
 
-import importlib
-import io
 import json
-import logging
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from chalicelib.aws import ENDPOINT_VARIABLE, keep_deadline, seconds_left
-from chalicelib.log import log, log_invocation
+from chalicelib.log import log_invocation
 from tests import tables
+from tests.conftest import LogLines
 from tests.connections import Connections
-
-LogLines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def app(
-    table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ModuleType]:
-    """A fresh import, as at a cold start."""
-    monkeypatch.setenv("TABLE", table.name)
-    sys.modules.pop("app", None)
-    yield importlib.import_module("app")
-    sys.modules.pop("app", None)
-    log.handlers.clear()
-    log.propagate = True
-
-
-@pytest.fixture
-def log_lines(app: ModuleType) -> LogLines:
-    """The functions' log lines, parsed."""
-    (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
-    output = io.StringIO()
-    handler.setStream(output)
-    return lambda: [json.loads(line) for line in output.getvalue().splitlines()]
 
 
 def event(route: str, connection_id: str, **fields: Any) -> dict[str, Any]:
@@ -217,17 +190,6 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
 
 
-def test_only_the_authorizer_loads_the_library_for_tokens() -> None:
-    environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
-    of_tokens = {"jwt", "cryptography", "chalicelib.sign_in.tokens"}
-    load = f"import sys, app; print(*{of_tokens} & {{*sys.modules}})"
-    token_variables = ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM")
-    for settings, loaded in (({}, 0), (dict.fromkeys(token_variables, "any"), 3)):
-        command = [sys.executable, "-c", load]
-        output = subprocess.check_output(command, env=environment | settings, text=True)
-        assert len(output.split()) == loaded
-
-
 def test_a_function_reads_the_table_while_it_starts_and_survives_a_failure() -> None:
     """With the whole CPU that Lambda gives then. The log has the failure, once."""
     environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
@@ -264,35 +226,6 @@ def test_with_sign_in_nobody_connects_without_the_authorizer(
     with pytest.raises(RuntimeError, match="did not ask the authorizer"):
         connect(app, "c1")
     assert tables.rows(table) == []
-
-
-def test_the_authorizers_log_has_the_ids_of_the_handshake_and_no_token(
-    app: ModuleType, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"):
-        monkeypatch.setenv(name, "https://127.0.0.1:1")
-    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
-    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
-    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
-    refused, done = log_lines()
-    assert refused["check"] == "format"
-    for line in (refused, done):
-        assert (line["request_id"], line["connection_id"]) == ("request-7", "c1")
-        assert line["route"] == "$connect"
-        assert "se.cr.et" not in json.dumps(line)
-
-
-def test_an_authorizer_that_fails_lets_nobody_in_and_rings_an_alarm(
-    app: ModuleType, log_lines: LogLines
-) -> None:
-    """Here it lacks its configuration."""
-    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
-    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
-    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
-    failed, done = log_lines()
-    assert (failed["level"], failed["message"]) == ("ERROR", "a token could not be checked")
-    assert "TOKEN_ISSUER" in failed["exception"]
-    assert done["SignInsFailed"] == 1
 
 
 def test_with_a_custom_domain_posts_go_to_the_apis_own_address(

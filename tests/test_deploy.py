@@ -37,6 +37,7 @@ AN_OLDER_FAILURE = (
     event("OldFunction", "UPDATE_FAILED", "an older mistake"),
     event("Chat", "UPDATE_ROLLBACK_COMPLETE"),
 )
+EXPORT_IN_USE = "Export Chat-FanOut cannot be deleted as it is in use by Chat-monitoring"
 A_NEW_FAILURE = (
     event("Stage", "CREATE_IN_PROGRESS"),
     event("Stage", "CREATE_FAILED", "CloudWatch Logs role ARN must be set in account settings"),
@@ -56,7 +57,11 @@ A_NEW_FAILURE = (
         ),
         (
             AN_OLDER_FAILURE,
-            (*A_NEW_FAILURE, event("Chat", "UPDATE_ROLLBACK_COMPLETE")),
+            (
+                *A_NEW_FAILURE,
+                event("Chat", "UPDATE_ROLLBACK_IN_PROGRESS", "These resources failed: [Stage]"),
+                event("Chat", "UPDATE_ROLLBACK_COMPLETE"),
+            ),
             "Stage: CloudWatch Logs role ARN must be set in account settings",
         ),
         (
@@ -66,9 +71,18 @@ A_NEW_FAILURE = (
             "The stack Chat is UPDATE_ROLLBACK_FAILED. Before you deploy again: "
             "aws cloudformation continue-update-rollback --stack-name Chat",
         ),
+        (
+            (),
+            (
+                event("Chat", "UPDATE_IN_PROGRESS", "User Initiated"),
+                event("Chat", "UPDATE_ROLLBACK_IN_PROGRESS", EXPORT_IN_USE),
+                event("Chat", "UPDATE_ROLLBACK_COMPLETE"),
+            ),
+            f"Chat: {EXPORT_IN_USE}",
+        ),
         (AN_OLDER_FAILURE, (), "Failed to create the changeset: Template format error"),
     ],
-    ids=["created", "updated", "rolled back halfway", "refused before it began"],
+    ids=["created", "updated", "rolled back halfway", "for no resource", "refused before it began"],
 )
 def test_the_reason_is_the_first_failure_of_this_deployment(
     monkeypatch: pytest.MonkeyPatch,

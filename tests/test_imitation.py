@@ -16,11 +16,8 @@ from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from botocore.exceptions import ClientError
-
-pytest.importorskip("websocket")
-
 import websocket
+from botocore.exceptions import ClientError
 from websocket import ABNF, _wsdump
 
 from chalicelib import handler, names

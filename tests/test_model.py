@@ -380,5 +380,5 @@ def sorted_lines(heard: Heard) -> Heard:
 
 TestChat = ChatMachine.TestCase
 TestCrowd = CrowdMachine.TestCase
-TestChat.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
-TestCrowd.settings = settings(TestChat.settings, max_examples=8)
+TestChat.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestCrowd.settings = settings(TestChat.settings, max_examples=6)

@@ -1,6 +1,7 @@
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 import pytest
 
@@ -449,7 +450,10 @@ def is_assigned(character: str) -> bool:
     return unicodedata.category(character) not in ("Cn", "Co", "Cs")
 
 
-def valid_characters() -> Iterator[str]:
+@cache
+def valid_characters() -> list[str]:
+    valid = []
     for character in filter(is_assigned, map(chr, range(0x110000))):
         with suppress(names.InvalidName):
-            yield names.nickname(character)
+            valid.append(names.nickname(character))
+    return valid

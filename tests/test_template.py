@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
 PAGE = "APIHandler"  # the function that serves the web page
-FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
+FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect"}
 API_GATEWAY_TIMEOUT = 29  # seconds; nobody waits for a function that runs longer
 
 Template = dict[str, Any]
@@ -281,22 +281,6 @@ def test_access_logs_are_off_by_default(template: Template) -> None:
     assert not of_type(template, "AWS::ApiGateway::Account")
 
 
-def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
-    template: Template,
-) -> None:
-    """Lambda waits a minute before it retries, so events must live longer than that."""
-    invocations = only(template, "AWS::Lambda::EventInvokeConfig")
-    assert invocations["FunctionName"] == {"Ref": "FanOut"}
-    assert invocations["MaximumRetryAttempts"] == 1
-    assert 60 < invocations["MaximumEventAgeInSeconds"] <= 180
-    assert invocations["DestinationConfig"]["OnFailure"]["Destination"] == {
-        "Fn::GetAtt": ["DeadLetters", "Arn"]
-    }
-    queue = only(template, "AWS::SQS::Queue")
-    assert queue["SqsManagedSseEnabled"] is True
-    assert queue["MessageRetentionPeriod"] <= 4 * 24 * 60 * 60
-
-
 # The web page
 
 
@@ -388,9 +372,7 @@ def keys(partition: str, sort: str) -> list[dict[str, str]]:
 # Permissions
 
 
-def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
-    template: Template,
-) -> None:
+def test_the_role_names_this_table_this_api_and_any_partition(template: Template) -> None:
     """No permission is for a prefix that another stack's names could share."""
     assert {
         (statement["Sid"], json.dumps(statement["Resource"])) for statement in statements(template)
@@ -403,8 +385,6 @@ def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
         ),
         ("UseTable", '{"Fn::GetAtt": ["ChaliceChatTable", "Arn"]}'),
         ("ReadIndex", '{"Fn::Sub": "${ChaliceChatTable.Arn}/index/ReverseLookup"}'),
-        ("KeepDeadLetters", '{"Fn::GetAtt": ["DeadLetters", "Arn"]}'),
-        ("InvokeFanOut", '{"Fn::GetAtt": ["FanOut", "Arn"]}'),
         ("SendTraces", '"*"'),  # X-Ray has no resources to name
     }
 
@@ -449,9 +429,8 @@ def test_it_costs_nothing_idle(template: Template) -> None:
         "AWS::ApiGatewayV2::Deployment",
         *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
         *("AWS::ApiGatewayV2::Stage", "AWS::DynamoDB::Table", "AWS::IAM::ManagedPolicy"),
-        *("AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig"),
-        *("AWS::Lambda::Permission", "AWS::Logs::LogGroup", "AWS::Serverless::Api"),
-        *("AWS::Serverless::Function", "AWS::SQS::Queue"),
+        *("AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::Logs::LogGroup"),
+        *("AWS::Serverless::Api", "AWS::Serverless::Function"),
     }
     assert only(template, "AWS::DynamoDB::Table")["BillingMode"] == "PAY_PER_REQUEST"
     assert "ProvisionedConcurrency" not in json.dumps(template)
@@ -474,7 +453,7 @@ def test_the_log_groups_are_the_stacks_own(template: Template) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["ChaliceChatTable", "DeadLetters", "FunctionLogs", "ApiLogs"])
+@pytest.mark.parametrize("name", ["ChaliceChatTable", "FunctionLogs", "ApiLogs"])
 def test_data_is_deleted_with_the_stack_on_purpose(template: Template, name: str) -> None:
     resource = template["Resources"][name]
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete"
@@ -556,7 +535,6 @@ def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
             {"Table"},
         ),
         ("SlowAlarm", "AWS/ApiGateway", {"IntegrationLatency"}, {"WebsocketAPI"}),
-        ("DeadLettersAlarm", "AWS/SQS", {"ApproximateNumberOfMessagesVisible"}, {"DeadLetters"}),
     ],
 )
 def test_an_alarm_is_about_this_chat_and_in_the_docs(
@@ -657,7 +635,7 @@ def unpacked(archive: Path) -> Path:
 
 def test_the_package_has_only_the_services_that_the_functions_call(package: Path) -> None:
     described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
-    assert described == {"apigatewaymanagementapi", "lambda"}
+    assert described == {"apigatewaymanagementapi", "dynamodb"}
     for module in (
         "app.py",
         "chalicelib/page/index.html",
@@ -703,11 +681,11 @@ def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
     """As in Lambda: without site-packages, with compiled files that are used but not writable."""
     use = (
         "import app;"
-        "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
-        " for name in ('apigatewaymanagementapi', 'lambda')];"
-        "print(app.STORAGE.__dict__['table'].name, app.__cached__)"
+        "app.app.websocket_api.session.client('apigatewaymanagementapi');"
+        "print(app.STORAGE.table.name, app.__cached__)"
     )
-    table, compiled = run_in(package, use, TABLE="ChaliceChat")
+    settings = {"TABLE": "ChaliceChat", "AWS_EC2_METADATA_DISABLED": "true"}  # no credentials
+    *_, table, compiled = run_in(package, use, **settings)
     assert table == "ChaliceChat"
     assert Path(compiled).exists()
     assert compiled.startswith(str(package))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import queue
@@ -51,6 +52,12 @@ class Person:
         """These are the next frames; they have come, or come soon."""
         for text in texts:
             assert self._next(PATIENCE) == text
+
+    def hears_of_a_failure(self) -> None:
+        """The next frame is the one that API Gateway sends if a function fails."""
+        frame = json.loads(self._next(PATIENCE) or "")
+        assert frame.keys() == {"message", "connectionId", "requestId"}
+        assert frame["message"] == "Internal server error"
 
     def hears_nothing(self) -> None:
         """No further frame has come, and none comes soon."""
