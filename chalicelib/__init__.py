@@ -1,10 +1,10 @@
 """The chat, as `app.py` wires it together."""
 
-from chalicelib.authorizer import Authorizer, account_of
 from chalicelib.aws import new_session
 from chalicelib.handler import Handler
 from chalicelib.invocation import in_invocation, write_json
 from chalicelib.sender import Sender
+from chalicelib.sign_in.authorizer import Authorizer, account_of
 from chalicelib.storage import Storage
 
 __all__ = [

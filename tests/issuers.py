@@ -76,12 +76,12 @@ class Issuer:
         self._server.shutdown()
         self._server.server_close()
 
-    def claims(self, **changes: Any) -> dict[str, Any]:
-        """The claims of a valid token, with changes; a change to None removes a claim."""
+    def fields(self, **changes: Any) -> dict[str, Any]:
+        """The fields of a valid token, with changes; a change to None removes a field."""
         now = int(time.time())
-        claims = {"iss": self.url, "aud": CLIENT, "sub": "account-1", "iat": now, "exp": now + 600}
-        claims |= {"preferred_username": "John", **changes}
-        return {name: value for name, value in claims.items() if value is not None}
+        fields = {"iss": self.url, "aud": CLIENT, "sub": "account-1", "iat": now, "exp": now + 600}
+        fields |= {"preferred_username": "John", **changes}
+        return {name: value for name, value in fields.items() if value is not None}
 
     def token(
         self,
@@ -92,7 +92,7 @@ class Issuer:
     ) -> str:
         """A token that is valid unless the arguments make it invalid."""
         headers = {"kid": "rsa"} | (header or {})
-        return jwt.encode(self.claims(**changes), key or rsa_key(), alg, headers)
+        return jwt.encode(self.fields(**changes), key or rsa_key(), alg, headers)
 
     def late(self, drips: bool) -> Answer:
         """A good document, whole after 10 s, or in parts of which each is in time."""
@@ -141,3 +141,25 @@ def answer(request: BaseHTTPRequestHandler, body: Any, status: int = 200, **head
         request.send_header(name.replace("_", "-"), value)
     request.end_headers()
     request.wfile.write(text)
+
+
+def says(body: Any, status: int = 200) -> Answer:
+    return lambda request: answer(request, body, status)
+
+
+def garbles(request: BaseHTTPRequestHandler) -> None:
+    request.wfile.write(b"hello\r\n")
+
+
+MISBEHAVIOUR: dict[str, Answer] = {
+    "ends early": lambda request: answer(request, b"{}", Content_Length="10"),
+    "is not HTTP": garbles,
+    "is not JSON": says(b"<html>"),
+    "is not UTF-8": says(b"\xff\xfe\xfd"),
+    "is deep": says(b"[" * 100_000),
+    "is a list": says([]),
+    "is empty": says({}),
+    "has no keys": says({"keys": []}),
+    "has a number of keys": says({"keys": 7}),
+    "has keys that are none": says({"keys": [7, None, {"kid": 7}, {}]}),
+}

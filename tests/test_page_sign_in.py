@@ -10,13 +10,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from chalicelib import issuer as issuers
 from chalicelib import page as pages
 from chalicelib.aws import ENDPOINT_VARIABLE
 from chalicelib.page import NO_CLIENT, NO_ENDPOINTS, chat_page
-from tests.issuers import CLIENT, DISCOVERY, Answer, Issuer, answer
+from tests.issuers import CLIENT, DISCOVERY, MISBEHAVIOUR, Issuer
 from tests.test_page import CHAT, Parsed, directives
-from tests.test_tokens import MISBEHAVIOUR, SECONDS
 
 
 @pytest.fixture
@@ -27,7 +25,6 @@ def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
         monkeypatch.setenv("SSL_CERT_FILE", str(issuer.certificates))
         monkeypatch.setenv("SIGN_IN_ISSUER", issuer.url)
         monkeypatch.setenv("SIGN_IN_CLIENT", CLIENT)
-        monkeypatch.setattr(issuers, "FETCH_SECONDS", SECONDS)
         yield issuer
 
 
@@ -79,14 +76,6 @@ def test_without_the_discovery_document_it_says_that_nobody_can_sign_in(
     nobody_can_sign_in(caplog)
 
 
-@pytest.mark.parametrize("drips", [False, True])
-def test_a_discovery_document_that_comes_late_is_not_waited_for(
-    issuer: Issuer, caplog: pytest.LogCaptureFixture, drips: bool
-) -> None:
-    issuer.pages[DISCOVERY] = issuer.late(drips)
-    nobody_can_sign_in(caplog)
-
-
 def test_an_unreachable_or_untrusted_issuer_lets_nobody_sign_in(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,24 +124,3 @@ def nobody_can_sign_in(caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     assert record.message == "the issuer's endpoints are unavailable"
     assert record.exc_info is None
-
-
-def test_endpoints_are_fetched_each_hour_and_after_a_failure(issuer: Issuer) -> None:
-    now = 0.0
-    endpoints = issuers.Endpoints(issuer.url, {"https"}, lambda: now)
-    document, fails = issuer.pages[DISCOVERY], says_nothing
-    for seconds, page, requests, is_found in (
-        (0, fails, 1, False),
-        (4, document, 1, False),
-        (6, document, 2, True),
-        (3_600, fails, 2, True),
-        (3_607, fails, 3, True),  # the old ones stay
-        (3_613, document, 4, True),
-    ):
-        now = float(seconds)
-        issuer.pages[DISCOVERY] = page
-        assert bool(endpoints.find()) == is_found
-        assert len(issuer.asked) == requests
-
-
-says_nothing: Answer = lambda request: answer(request, {})  # noqa: E731

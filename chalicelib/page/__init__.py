@@ -17,7 +17,7 @@ from chalice import Response
 from chalicelib.aws import posts_endpoint
 
 if TYPE_CHECKING:
-    from chalicelib.issuer import Endpoints
+    from chalicelib.sign_in.issuer import Endpoints
 
 HTML = Path(__file__).with_name("index.html")
 
@@ -69,7 +69,7 @@ def _sign_in() -> dict[str, str]:
 
 @cache
 def _endpoints(issuer: str) -> Endpoints:
-    from chalicelib.issuer import Endpoints  # here, since other functions do not need it
+    from chalicelib.sign_in.issuer import Endpoints  # here, since other functions do not need it
 
     # On the emulator, neither the chat nor its issuer has TLS.
     return Endpoints(issuer, {"https", urlsplit(posts_endpoint()).scheme})

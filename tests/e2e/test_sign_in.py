@@ -122,14 +122,14 @@ def test_bad_tokens_are_refused_before_anything_else_runs(
     chat: str, pool: UserPool, cloud: Cloud
 ) -> None:
     good = pool.token("John")
-    header, claims = (jwt.get_unverified_header(good), decoded(good))
+    header, fields = (jwt.get_unverified_header(good), decoded(good))
     bad = {
-        "signature": jwt.encode(claims, rsa_key("forged"), "RS256", {"kid": header["kid"]}),
+        "signature": jwt.encode(fields, rsa_key("forged"), "RS256", {"kid": header["kid"]}),
         "aud": pool.token("John", client=pool.new_client()),
-        "nickname": pool.token("John", kind="AccessToken"),  # it has another claim for the name
-        "alg": f"{jwt.encode(claims, '', 'none', {'kid': header['kid']})}x",
+        "nickname": pool.token("John", kind="AccessToken"),  # it has another field for the name
+        "alg": f"{jwt.encode(fields, '', 'none', {'kid': header['kid']})}x",
         "format": "x",
-        "kid": jwt.encode(claims, rsa_key("forged"), "RS256", {"kid": "forged"}),
+        "kid": jwt.encode(fields, rsa_key("forged"), "RS256", {"kid": "forged"}),
     }
     before = len(cloud.functions_output.read_text())
     assert refusal(chat) == 401
@@ -150,8 +150,8 @@ def logged(cloud: Cloud, since: int) -> str:
 
 
 def decoded(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return claims
+    fields: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return fields
 
 
 def test_an_expired_token_is_refused(
@@ -161,9 +161,9 @@ def test_an_expired_token_is_refused(
     directory = cloud.emulator.directory / "tmp" / "state" / "cognito-pool-keys"
     key = (directory / f"{pool.id}-id.pem").read_bytes()
     token = pool.token("John")
-    header, claims = jwt.get_unverified_header(token), decoded(token)
-    claims["exp"] = claims["iat"] - 61
-    expired = jwt.encode(claims, key, "RS256", {"kid": header["kid"]})
+    header, fields = jwt.get_unverified_header(token), decoded(token)
+    fields["exp"] = fields["iat"] - 61
+    expired = jwt.encode(fields, key, "RS256", {"kid": header["kid"]})
     before = len(cloud.functions_output.read_text())
     assert refusal(f"{chat}?token={expired}") == 403
     eventually(lambda: " check=exp\n" in logged(cloud, before))

@@ -1,7 +1,4 @@
-"""Decides at the handshake whether somebody may connect, by the token in the query string.
-
-Every function imports this module. The authorizer alone goes on to `tokens.py` and its library.
-"""
+"""Decides at the handshake whether somebody may connect, by the token in the query string."""
 
 from __future__ import annotations
 
@@ -14,14 +11,11 @@ from chalice.app import WebsocketEvent
 
 from chalicelib.aws import required
 from chalicelib.invocation import about, count, log
+from chalicelib.sign_in import InvalidToken
 from chalicelib.storage import Account
 
 if TYPE_CHECKING:
-    from chalicelib.tokens import Tokens
-
-
-class InvalidToken(Exception):
-    """A token that nobody may connect with; the message names the check that failed."""
+    from chalicelib.sign_in.tokens import Tokens
 
 
 class Authorizer:
@@ -61,12 +55,12 @@ class Authorizer:
 
     @cached_property
     def _tokens(self) -> Tokens:
-        from chalicelib.tokens import Tokens
+        from chalicelib.sign_in.tokens import Tokens
 
         return Tokens(
             required("TOKEN_ISSUER", "the issuer of the tokens"),
             required("TOKEN_AUDIENCE", "the client id that the tokens are for"),
-            required("NICKNAME_CLAIM", "the claim with the nickname"),
+            required("NICKNAME_CLAIM", "the field of the tokens with the nickname"),
         )
 
 
