@@ -232,14 +232,14 @@ def test_a_list_that_is_too_long_for_one_message_comes_in_several(chat: Chat) ->
             "joined_at": n,
             "expires_at": int(chat.clock()) + 100,
         }
-        for n in range(2_000)
+        for n in range(500)
     )
     john.says("/ls")
     messages = chat.connections.received(john.id)
-    assert len(messages) == 8
+    assert len(messages) == 2
     assert all(len(message.encode()) <= 32_768 for message in messages)
     lines = "\n".join(messages).split("\n")
-    assert [line[:4] for line in lines] == [f"{n:04}" for n in range(2_000)] + ["John"]
+    assert [line[:4] for line in lines] == [f"{n:04}" for n in range(500)] + ["John"]
 
 
 # Conflicts
