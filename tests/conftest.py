@@ -34,7 +34,7 @@ NEEDS = {
     "awslambdaric": ["e2e/test_lambda_runtime.py"],  # on Linux alone
     "awscli": ["test_expanded_template.py", "test_template.py"],
     "cfnlint": ["test_expanded_template.py", "test_template.py"],
-    "confusable_homoglyphs": ["test_lookalikes.py"],
+    "confusable_homoglyphs": ["text/test_lookalikes.py"],
     "hypothesis": ["test_any_text.py", "test_model.py"],
     "jwt": ["sign_in", "test_page_sign_in.py"],
     "playwright": ["e2e"],

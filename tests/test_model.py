@@ -25,7 +25,8 @@ from chalicelib.storage.rows import LIFETIME_SECONDS, Account
 from chalicelib.text import names
 from tests.conftest import Chat, Person, dynamodb
 from tests.connections import Connections
-from tests.tables import create_table, problems
+from tests.invariants import problems
+from tests.tables import create_table
 
 Heard = dict[str, list[str]]
 

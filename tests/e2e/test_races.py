@@ -20,7 +20,8 @@ from scripts.emulator import REGION
 from tests.conftest import Chat, Person, requests
 from tests.connections import Connections
 from tests.e2e.conftest import Cloud
-from tests.tables import create_table, problems, rows
+from tests.invariants import problems
+from tests.tables import create_table, rows
 
 ROUNDS = 15
 ELSEWHERE = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB")  # read before the tests clear it

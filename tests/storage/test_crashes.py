@@ -12,7 +12,7 @@ from chalicelib.invocation import JsonFormatter
 from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection
 from tests import tables
 from tests.conftest import Chat, Crash, Person, at_request, crash
-from tests.tables import problems
+from tests.invariants import problems
 
 EXCUSE = "Something went wrong. Please try again."
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.tables import problems
+from tests.invariants import problems
 
 NOW = 1_000
 Table = dict[tuple[str, str], dict[str, Any]]

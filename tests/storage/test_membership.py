@@ -1,15 +1,20 @@
-"""Connections of people who have signed in: a nickname from the start, and one at a time."""
+"""Connections of people who have signed in: one at a time. Connections that are gone: many."""
 
 import logging
 from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from chalicelib.storage import Storage
 from chalicelib.storage.membership import HANDSHAKE_SECONDS
-from chalicelib.storage.rows import LIFETIME_SECONDS, Account
+from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection
 from tests.conftest import Chat, Person, requests
-from tests.tables import problems
+from tests.invariants import problems
+from tests.storage.test_storage import connect, dies, leaves, moves, renames
 
 
 def test_the_first_frame_is_a_command_or_a_text(chat: Chat) -> None:
@@ -135,3 +140,95 @@ def test_the_cost_of_signing_in(chat: Chat) -> None:
     assert cost("second") == {"TransactWriteItems": 2, "Query": 1}
     chat.storage.delete_connection("second")
     assert cost("third") == {"TransactWriteItems": 2, "Query": 2}  # a missing row is read twice
+
+
+# Departures in bulk
+
+
+def crowd(chat: Chat, members: int) -> list[Connection]:
+    chat.has_members("chalice", members)
+    return list(chat.storage.iter_members("chalice"))
+
+
+def delete_gone(storage: Storage, connections: list[Connection]) -> list[Connection]:
+    return list(chain.from_iterable(storage.delete_gone(connections)))
+
+
+def test_many_are_removed_in_few_requests_and_without_a_read(storage: Storage, chat: Chat) -> None:
+    people = crowd(chat, 35)
+    with requests(storage) as sent:
+        removed = delete_gone(storage, people[:34])
+    assert removed == people[:34]
+    assert sent == {"TransactWriteItems": 2, "UpdateItem": 1}
+    assert [row["SK"] for row in chat.rows() if row["PK"] == people[34].id] != []
+    assert problems(chat.rows(), chat.clock()) == []
+    assert delete_gone(storage, people[34:]) == people[34:]
+    assert chat.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "is_removed"),
+    [(renames, False), (moves, True), (leaves, True), (dies, False)],
+    ids=["renamed", "moved", "left", "died"],
+)
+def test_a_changed_connection_does_not_stop_the_removal_of_the_others(
+    storage: Storage, chat: Chat, change: Callable[[Storage, str], None], is_removed: bool
+) -> None:
+    """A renamed one stays for the next reader of its room, who sees the new name."""
+    chat.has_members("chalice", 10)
+    connect(storage, "John", "chalice")
+    people = list(storage.iter_members("chalice"))
+    assert len(people) == 11
+    change(storage, "id-of-John")
+    with requests(storage) as sent:
+        removed = delete_gone(storage, people)
+    assert len(removed) == 10 + is_removed
+    assert sent["TransactWriteItems"] == 2
+    assert "Query" not in sent
+    assert problems(chat.rows(), chat.clock()) == []
+
+
+def test_a_bare_id_is_looked_up(storage: Storage, chat: Chat) -> None:
+    john = connect(storage, "John", "chalice")
+    (removed,) = delete_gone(storage, [Connection(john)])
+    assert (removed.username, removed.room) == ("John", "chalice")
+    assert delete_gone(storage, [Connection("unknown")]) == []
+    assert chat.rows() == []
+
+
+def test_an_expired_claim_of_somebody_else_stays(storage: Storage, chat: Chat) -> None:
+    john = connect(storage, "John", "chalice")
+    members = list(storage.iter_members("chalice"))
+    chat.table.put_item(
+        Item={"PK": "usernames", "SK": "taken_john", "connection_id": "new", "expires_at": 2**40}
+    )
+    assert delete_gone(storage, members) == members
+    assert [row["connection_id"] for row in chat.rows()] == ["new"]
+    assert storage.delete_connection(john) is None
+
+
+def test_a_failure_ends_the_removal_and_returns_those_removed_by_then(
+    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = crowd(chat, 40)
+    transact = storage.table.meta.client.transact_write_items
+    calls = iter([transact])
+
+    def fail_later(**request: Any) -> Any:
+        for call in calls:
+            return call(**request)
+        raise ClientError({"Error": {"Code": "InternalServerError"}}, "TransactWriteItems")
+
+    monkeypatch.setattr(storage.table.meta.client, "transact_write_items", fail_later)
+    assert delete_gone(storage, people) == people[:33]
+    assert len(storage.get_connection_ids_by_room("chalice")) == 7
+    assert problems(chat.rows(), chat.clock()) == []
+
+
+def test_near_the_deadline_no_removal_starts(
+    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = crowd(chat, 40)
+    left = iter([5.0, 0.5])
+    monkeypatch.setattr("chalicelib.invocation.seconds_left", lambda: next(left))
+    assert delete_gone(storage, people) == people[:33]
