@@ -29,19 +29,50 @@ class Request(NamedTuple):
     body: bytes
 
 
-class Connections:
-    """The server, and the posts to its connections since the last check."""
+class Api:
+    """The answers, and the posts to the connections since the last check."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
+    def __init__(self) -> None:
         self.posts: defaultdict[str, list[str]] = defaultdict(list)
         self.attempts: defaultdict[str, int] = defaultdict(int)
         self.answers: defaultdict[str, list[Answer]] = defaultdict(list)
         self.gone: set[str] = set()
         self.closed: set[str] = set()
         self.otherwise: Answer = 200
-        self.requests: list[Request] = []
         self.opened = 0  # HTTP connections
         self.most_open = 0  # of them, at a time
+
+    def received(self, connection_id: str) -> list[str]:
+        """The posts to a connection since the last call."""
+        return self.posts.pop(connection_id, [])
+
+    def will_answer(self, connection_id: str, *answers: Answer) -> None:
+        """Answer the next posts to a connection with these, then with `otherwise`."""
+        self.answers[connection_id] += answers
+
+    def answer(self, method: str, connection_id: str, body: str) -> Answer:
+        self.attempts[connection_id] += 1
+        if connection_id in self.gone:
+            return 410
+        if method == "DELETE":
+            self.closed.add(connection_id)
+            self.gone.add(connection_id)
+            return 204
+        if method == "GET":
+            return 200
+        answers = self.answers[connection_id]
+        answer = answers.pop(0) if answers else self.otherwise
+        if answer == 200:
+            self.posts[connection_id].append(body)
+        return answer
+
+
+class Connections(Api):
+    """A server with a thread for each HTTP connection."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
+        super().__init__()
+        self.requests: list[Request] = []
         self.answers_a_connection = 1_000_000  # then it is closed without notice
         self.says_length = True
         self.names_errors = True
@@ -62,14 +93,6 @@ class Connections:
         self._server.server_close()
         self.close_connections()
 
-    def received(self, connection_id: str) -> list[str]:
-        """The posts to a connection since the last call."""
-        return self.posts.pop(connection_id, [])
-
-    def will_answer(self, connection_id: str, *answers: Answer) -> None:
-        """Answer the next posts to a connection with these, then with `otherwise`."""
-        self.answers[connection_id] += answers
-
     def close_connections(self) -> None:
         """Close the HTTP connections from the server's side."""
         for connection in list(self._server.sockets):
@@ -77,22 +100,6 @@ class Connections:
                 connection.shutdown(socket.SHUT_RDWR)
         while self._server.sockets:
             time.sleep(0.001)
-
-    def answer(self, method: str, connection_id: str, body: str) -> Answer:
-        self.attempts[connection_id] += 1
-        if connection_id in self.gone:
-            return 410
-        if method == "DELETE":
-            self.closed.add(connection_id)
-            self.gone.add(connection_id)
-            return 204
-        if method == "GET":
-            return 200
-        answers = self.answers[connection_id]
-        answer = answers.pop(0) if answers else self.otherwise
-        if answer == 200:
-            self.posts[connection_id].append(body)
-        return answer
 
 
 class _Server(ThreadingTCPServer):
@@ -171,7 +178,7 @@ class _Handler(StreamRequestHandler):
         return api.says_length
 
 
-def reply(status: int, says_length: bool, names_errors: bool) -> bytes:
+def reply(status: int, says_length: bool = True, names_errors: bool = True) -> bytes:
     head = f"HTTP/1.1 {status} Some Reason\r\n"
     if status == 204:
         return f"{head}\r\n".encode()

@@ -15,6 +15,7 @@ from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
 from chalicelib.posting.http1 import Answer, Endpoint
 from chalicelib.posting.pool import FIRST_CONNECTIONS, POOL_SIZE, Pool
 from tests.connections import Connections
+from tests.simulation import Simulation
 
 Connect = Callable[..., Pool[str]]
 
@@ -27,6 +28,18 @@ def connect() -> Iterator[Connect]:
             return stack.enter_context(closing(Pool[str](Endpoint.parse(url), tls, seconds)))
 
         yield make
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with closing(Simulation()) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def simulated(simulation: Simulation) -> Iterator[Pool[str]]:
+    with closing(Pool[str](Endpoint.parse(simulation.url), None, 3.0, simulation)) as pool:
+        yield pool
 
 
 @pytest.fixture
@@ -130,13 +143,15 @@ def test_slow_requests_leave_room_for_others_but_the_pool_keeps_few_connections(
 
 
 def test_a_connection_idle_for_too_long_is_not_used(
-    connections: Connections, pool: Pool[str], monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, simulated: Pool[str]
 ) -> None:
-    outcome(pool, "a")
-    later = time.time() + module.IDLE_SECONDS + 1
-    monkeypatch.setattr(time, "time", lambda: later)
-    outcome(pool, "a")
-    assert connections.opened == 2
+    outcome(simulated, "a")
+    simulation.now += module.IDLE_SECONDS - 1
+    outcome(simulated, "a")
+    assert simulation.opened == 1
+    simulation.now += module.IDLE_SECONDS + 1
+    outcome(simulated, "a")
+    assert simulation.opened == 2
 
 
 def test_an_answer_without_a_length_ends_its_connection(

@@ -5,20 +5,18 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from operator import add
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
 from chalicelib.posting import POOL_SIZE, Poster, delivery, pool, sigv4
-from chalicelib.posting.pool import FIRST_CONNECTIONS, Pool
-from tests.connections import Answer, Connections
+from chalicelib.posting.pool import FIRST_CONNECTIONS
+from tests.connections import Answer, Api, Connections
+from tests.simulation import Simulation
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
 
@@ -38,6 +36,19 @@ def connect() -> Iterator[Connect]:
 @pytest.fixture
 def poster(connections: Connections, connect: Connect) -> Poster:
     return connect(connections.url)
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with closing(Simulation()) as simulation:
+        yield simulation
+
+
+@pytest.fixture
+def simulated(simulation: Simulation) -> Iterator[Poster]:
+    """Posts in simulated time."""
+    with closing(Poster(simulation.url, "eu-west-1", CREDENTIALS, clock=simulation)) as poster:
+        yield poster
 
 
 @pytest.fixture
@@ -239,22 +250,7 @@ def test_other_answers_are_reported_and_not_retried(
 # Lost answers
 
 
-@contextmanager
-def heard_by(connections: Connections, healthy: Collection[str], seconds: float) -> Iterator[None]:
-    """All the healthy have the line in time, while the block runs."""
-    took: list[float] = []
-    start = time.monotonic()
-    watcher = threading.Thread(
-        target=lambda: took.append(wait_for(lambda: len(connections.posts) == len(healthy)) - start)
-    )
-    watcher.start()
-    yield
-    watcher.join()
-    assert connections.posts.keys() == set(healthy)
-    assert took[0] < seconds
-
-
-def hang(connections: Connections, count: int) -> list[str]:
+def hang(connections: Api, count: int) -> list[str]:
     """Members whose posts are never answered."""
     hanging = [f"hanging{number}" for number in range(count)]
     for member in hanging:
@@ -269,65 +265,40 @@ def mixed(some: list[str], others: list[str]) -> list[str]:
 @pytest.mark.parametrize("count", [1, 64, 200])
 @pytest.mark.parametrize("order", [add, lambda some, others: others + some, mixed])
 def test_posts_that_hang_hold_up_nobody_else(
-    connections: Connections,
-    poster: Poster,
+    simulation: Simulation,
+    simulated: Poster,
     count: int,
     order: Callable[[list[str], list[str]], list[str]],
 ) -> None:
-    hanging = hang(connections, count)
-    with heard_by(connections, members(100), seconds=2):
-        result = poster.post(order(members(100), hanging), "hello")
+    hanging = hang(simulation, count)
+    result = simulated.post(order(members(100), hanging), "hello")
     assert (result.delivered, set(result.failed), result.stopped) == (100, set(hanging), "")
-    assert {connections.attempts[member] for member in hanging} == {1}
-    assert result.seconds < 4
+    assert simulation.heard_at.keys() == set(members(100))
+    assert max(simulation.heard_at.values()) < 1
+    assert {simulation.attempts[member] for member in hanging} == {1}
+    assert result.seconds < 2
 
 
 def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, simulated: Poster
 ) -> None:
-    monkeypatch.setattr(pool, "MAX_IN_FLIGHT", 100)
-    monkeypatch.setattr(delivery, "ANSWER_SECONDS", 1.0)
-    in_flight = []  # the server would still count those that are just being closed
-    start = Pool.start
-
-    def counted(self: Pool[Any], *arguments: Any) -> None:
-        start(self, *arguments)
-        in_flight.append(len(self._busy))
-
-    monkeypatch.setattr(Pool, "start", counted)
-    hanging = hang(connections, 150)
-    with heard_by(connections, members(100), seconds=3):
-        result = poster.post(hanging + members(100), "hello")
+    hanging = hang(simulation, 2 * pool.MAX_IN_FLIGHT)
+    result = simulated.post(hanging + members(100), "hello")
     assert (result.delivered, set(result.failed)) == (100, set(hanging))
-    assert max(in_flight) == 100
+    assert min(simulation.heard_at.values()) > delivery.ANSWER_SECONDS
+    assert max(simulation.heard_at.values()) < 2 * delivery.ANSWER_SECONDS + 1
+    assert simulation.most_open == pool.MAX_IN_FLIGHT
 
 
 def test_nothing_is_given_up_while_the_api_is_slow(
-    connections: Connections, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, simulated: Poster
 ) -> None:
-    """It answers 100 posts a second, whoever asks: more connections would not help.
-
-    The pool's clock counts the answers, so that a busy machine does not slow the API down.
-    """
-    answers: list[Answer] = []
-    answer = connections.answer
-
-    def answer_next(*request: str) -> Answer:
-        time.sleep(0.005)  # longer than it takes to send the next request
-        answers.append(answer(*request))
-        return answers[-1]
-
-    clock = SimpleNamespace(monotonic=lambda: len(answers) / 100, time=time.time)
-    monkeypatch.setattr(pool, "time", clock)
-    with ThreadPoolExecutor(1) as one_at_a_time:
-        monkeypatch.setattr(
-            connections,
-            "answer",
-            lambda *request: one_at_a_time.submit(answer_next, *request).result(),
-        )
-        result = poster.post(members(300), "hello")
+    """It answers 100 posts a second, whoever asks: more connections would not help."""
+    simulation.one_at_a_time = True
+    result = simulated.post(members(300), "hello")
     assert (result.delivered, result.failed) == (300, {})
-    assert connections.most_open <= POOL_SIZE
+    assert simulation.most_open <= POOL_SIZE
+    assert result.seconds == pytest.approx(300 * simulation.answer_seconds, rel=0.01)
 
 
 def wait_for(condition: Callable[[], bool]) -> float:

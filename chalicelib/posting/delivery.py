@@ -3,7 +3,6 @@
 import heapq
 import math
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -84,7 +83,8 @@ class Delivery:
         self._signer = signer
         self._ids = connection_ids
         self._seconds = seconds
-        self._begin = time.monotonic()
+        self._now = pool.clock.monotonic
+        self._begin = self._now()
         self._end = self._begin + seconds
         self._all_taken = False
         self._ids_error: Exception | None = None
@@ -105,7 +105,7 @@ class Delivery:
             self._pool.abandon()  # empty, unless this was interrupted
         if self._ids_error:
             raise self._ids_error
-        self._result.seconds = time.monotonic() - self._begin
+        self._result.seconds = self._now() - self._begin
         return self._result
 
     def _fill(self) -> None:
@@ -113,7 +113,7 @@ class Delivery:
             self._start(post)
 
     def _next_post(self) -> Post | None:
-        now = time.monotonic()
+        now = self._now()
         if now >= self._end:
             self._stop()
             return None
@@ -125,7 +125,7 @@ class Delivery:
         if connection_id is None:
             self._all_taken = True
             return None
-        return Post(connection_id, time.monotonic() + POST_SECONDS)
+        return Post(connection_id, self._now() + POST_SECONDS)
 
     def _next_id(self) -> str | None:
         try:
@@ -155,7 +155,7 @@ class Delivery:
             case Answer(status=200):
                 self._result.delivered += 1
                 if post.attempts:
-                    self._retry_succeeded_at = time.monotonic()
+                    self._retry_succeeded_at = self._now()
             case Answer(status=410):
                 self._result.gone.append(post.connection_id)
             case Answer(status=429):
@@ -165,7 +165,7 @@ class Delivery:
             case Unreachable():
                 if not self._retry(post):
                     self._result.stopped = self._result.stopped or str(outcome)
-            case Stale() if time.monotonic() < self._end:
+            case Stale() if self._now() < self._end:
                 self._start(post, fresh=True)
             case _:
                 self._give_up(post)
@@ -173,7 +173,7 @@ class Delivery:
     def _retry(self, post: Post, attempts: float = ATTEMPTS) -> bool:
         """Schedule a retry, unless attempts or time are used up; returns whether it did."""
         longest = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2**post.attempts)
-        post.retry_at = time.monotonic() + random.uniform(longest / 2, longest)
+        post.retry_at = self._now() + random.uniform(longest / 2, longest)
         post.attempts += 1
         if post.attempts < attempts and post.retry_at < min(post.give_up_at, self._end):
             heapq.heappush(self._waiting, post)
@@ -186,7 +186,7 @@ class Delivery:
         """Whether a 429 seems to be about the account, not about that one client."""
         return (
             len(self._waiting) >= MANY_WAITING
-            or time.monotonic() < self._retry_succeeded_at + THROTTLED_SECONDS
+            or self._now() < self._retry_succeeded_at + THROTTLED_SECONDS
         )
 
     def _give_up(self, post: Post) -> None:

@@ -37,6 +37,22 @@ IDLE_SECONDS = 50.0
 Ticket = TypeVar("Ticket")
 
 
+class Clock:
+    """Real time. Tests pass a clock of their own."""
+
+    monotonic = staticmethod(time.monotonic)
+    # The monotonic clock may stand still while Lambda freezes the process.
+    wall = staticmethod(time.time)
+
+    def select(
+        self, selector: selectors.BaseSelector, timeout: float | None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        return selector.select(timeout)
+
+
+REAL_TIME = Clock()
+
+
 class Pool(Generic[Ticket]):
     """The connections to one endpoint: busy ones, and idle ones for the next request.
 
@@ -49,10 +65,15 @@ class Pool(Generic[Ticket]):
     """
 
     def __init__(
-        self, endpoint: Endpoint, tls: ssl.SSLContext | None, answer_seconds: float
+        self,
+        endpoint: Endpoint,
+        tls: ssl.SSLContext | None,
+        answer_seconds: float,
+        clock: Clock = REAL_TIME,
     ) -> None:
         self._endpoint = endpoint
         self._tls = tls
+        self.clock = clock
         self.answer_seconds = answer_seconds
         self._selector = selectors.DefaultSelector()
         self._idle: dict[Connection, float] = {}  # since when
@@ -85,8 +106,7 @@ class Pool(Generic[Ticket]):
         self._usual_seconds = 0.0
         self._addresses = []
         closed = {key.data for key, _ in self._selector.select(0)}
-        # By the wall clock: the monotonic one may stand still while Lambda freezes the process.
-        oldest = time.time() - IDLE_SECONDS
+        oldest = self.clock.wall() - IDLE_SECONDS
         for connection, since in list(self._idle.items()):
             if connection in closed or since < oldest:
                 self._drop(connection)
@@ -99,14 +119,14 @@ class Pool(Generic[Ticket]):
         kept = bool(self._idle) and not fresh
         connection = self._idle.popitem()[0] if kept else self._open()
         connection.begin(request)
-        self._busy[connection] = ticket, time.monotonic()
+        self._busy[connection] = ticket, self.clock.monotonic()
         if kept:
             self._advance(connection)
 
     def wait(self, until: float | None) -> list[tuple[Ticket, Answer | Failure]]:
         """Wait for progress, or until a time, and return the requests that have ended."""
         ended: list[tuple[Ticket, Answer | Failure]] = []
-        for key, _ in self._selector.select(self._timeout(until)):
+        for key, _ in self.clock.select(self._selector, self._timeout(until)):
             if key.data not in self._busy:  # an idle one becomes readable only when it is closed
                 self._drop(key.data)
                 continue
@@ -162,7 +182,7 @@ class Pool(Generic[Ticket]):
             self._count_answer(connection)
             if answer.reusable and len(self._idle) < POOL_SIZE:
                 del self._busy[connection]
-                self._idle[connection] = time.time()
+                self._idle[connection] = self.clock.wall()
             else:
                 self._drop(connection)
         elif connection.waits_for != waited_for:
@@ -179,7 +199,7 @@ class Pool(Generic[Ticket]):
         _, since = self._busy[connection]
         self.answers += 1
         weight = 1 / min(self.answers, 16)
-        self._usual_seconds += (time.monotonic() - since - self._usual_seconds) * weight
+        self._usual_seconds += (self.clock.monotonic() - since - self._usual_seconds) * weight
 
     @property
     def _slow_seconds(self) -> float:
@@ -193,7 +213,7 @@ class Pool(Generic[Ticket]):
 
     def _count_slow(self) -> int:
         """To be called once answers are read: a request is not slow if its answer lies unread."""
-        oldest = time.monotonic() - self._slow_seconds
+        oldest = self.clock.monotonic() - self._slow_seconds
         starts = (since for _, since in self._busy.values())
         return sum(1 for _ in takewhile(lambda since: since <= oldest, starts))
 
@@ -204,12 +224,12 @@ class Pool(Generic[Ticket]):
             times.append(since + self._limit_seconds)
         for _, since in islice(self._busy.values(), self._slow, self._slow + 1):
             times.append(since + self._slow_seconds)
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return max(0.0, min(times) - self.clock.monotonic()) if times else None
 
     def _expire(self) -> list[tuple[Ticket, Answer | Failure]]:
         expired: list[tuple[Ticket, Answer | Failure]] = []
         limit = self._limit_seconds
-        oldest = time.monotonic() - limit
+        oldest = self.clock.monotonic() - limit
         while self._busy:
             connection, (ticket, since) = next(iter(self._busy.items()))
             if since > oldest:

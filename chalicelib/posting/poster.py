@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Delivery, Post, Result
 from .http1 import Endpoint
-from .pool import Pool
+from .pool import REAL_TIME, Clock, Pool
 from .sigv4 import Credentials, Signer
 
 
@@ -22,6 +22,7 @@ class Poster:
         since they are rotated.
     :param tls: the authorities to trust; by default those of the operating system, with checks
         of certificate and host.
+    :param clock: for tests; by default real time.
 
     It opens no connection before the first post. Calls from several threads are safe, and wait
     for each other. Proxies (`HTTPS_PROXY`) are not supported.
@@ -33,11 +34,12 @@ class Poster:
         region: str,
         credentials: Credentials,
         tls: ssl.SSLContext | None = None,
+        clock: Clock = REAL_TIME,
     ) -> None:
         self._endpoint = Endpoint.parse(endpoint)
         self._region = region
         self._credentials = credentials
-        self._pool = Pool[Post](self._endpoint, tls, ANSWER_SECONDS)
+        self._pool = Pool[Post](self._endpoint, tls, ANSWER_SECONDS, clock)
         self._lock = threading.Lock()
 
     def post(
