@@ -7,12 +7,14 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import suppress
+from io import BufferedIOBase
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-# A status; or no answer until the client gives up, half an answer, or a connection that closes.
-Answer = int | Literal["slow", "half", "drop"]
+# A status; or exactly these bytes, no answer until the client gives up, half an answer, or a
+# connection that closes.
+Answer = int | bytes | Literal["slow", "half", "drop"]
 
 ERRORS = {
     403: "ForbiddenException",
@@ -24,9 +26,26 @@ ERRORS = {
 
 
 class Request(NamedTuple):
+    method: str
     path: str
     headers: dict[str, str]  # names in lower case
     body: bytes
+
+    @classmethod
+    def read(cls, file: BufferedIOBase) -> "Request | None":
+        """The next request; None if the file ends before it is complete."""
+        start = file.readline().decode("latin-1").split(" ")
+        if len(start) != 3:  # the end, or not HTTP
+            return None
+        headers = {}
+        while (line := file.readline()) != b"\r\n":
+            if not line.endswith(b"\n"):
+                return None
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        length = int(headers.get("content-length", 0))
+        body = file.read(length)
+        return cls(start[0], start[1], headers, body) if len(body) == length else None
 
 
 class Api:
@@ -39,8 +58,12 @@ class Api:
         self.gone: set[str] = set()
         self.closed: set[str] = set()
         self.otherwise: Answer = 200
+        self.requests: list[Request] = []
         self.opened = 0  # HTTP connections
         self.most_open = 0  # of them, at a time
+        self.answers_a_connection = 1_000_000  # then it is closed without notice
+        self.says_length = True
+        self.names_errors = True
 
     def received(self, connection_id: str) -> list[str]:
         """The posts to a connection since the last call."""
@@ -49,6 +72,11 @@ class Api:
     def will_answer(self, connection_id: str, *answers: Answer) -> None:
         """Answer the next posts to a connection with these, then with `otherwise`."""
         self.answers[connection_id] += answers
+
+    def handle(self, request: Request) -> Answer:
+        self.requests.append(request)
+        connection_id = unquote(request.path.rpartition("/@connections/")[2])
+        return self.answer(request.method, connection_id, request.body.decode(errors="replace"))
 
     def answer(self, method: str, connection_id: str, body: str) -> Answer:
         self.attempts[connection_id] += 1
@@ -66,16 +94,24 @@ class Api:
             self.posts[connection_id].append(body)
         return answer
 
+    def written(self, answer: Answer) -> tuple[bytes, bool]:
+        """The bytes of an answer, and whether the connection stays open."""
+        match answer:
+            case bytes():
+                return answer, True
+            case int():
+                return reply(answer, self.says_length, self.names_errors), self.says_length
+            case "half":
+                return b"HTTP/1.1 200 OK\r\nContent-Le", False
+            case _:
+                return b"", False
+
 
 class Connections(Api):
     """A server with a thread for each HTTP connection."""
 
     def __init__(self, tls: ssl.SSLContext | None = None, receive_buffer: int = 0) -> None:
         super().__init__()
-        self.requests: list[Request] = []
-        self.answers_a_connection = 1_000_000  # then it is closed without notice
-        self.says_length = True
-        self.names_errors = True
         self._server = _Server(self, tls, receive_buffer)
         self.port: int = self._server.server_address[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/api"
@@ -156,29 +192,18 @@ class _Handler(StreamRequestHandler):
 
     def answer(self) -> bool:
         """Answer a request; returns whether the connection stays open."""
-        start = self.rfile.readline().decode("latin-1").split(" ")
-        if len(start) != 3:  # the end, or not HTTP
+        request = Request.read(self.rfile)
+        if request is None:
             return False
-        lines = iter(lambda: self.rfile.readline().decode("latin-1").strip(), "")
-        fields = (line.partition(":") for line in lines)
-        headers = {name.lower(): value.strip() for name, _, value in fields}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
-        method, path, _ = start
-        api = self.server.api
-        api.requests.append(Request(path, headers, body))
-        connection_id = unquote(path.rpartition("/@connections/")[2])
-        answer = api.answer(method, connection_id, body.decode(errors="replace"))
+        answer = self.server.api.handle(request)
         if answer == "slow":
             self.rfile.read(1)
-        if answer == "half":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
-        if isinstance(answer, str):
-            return False
-        self.wfile.write(reply(answer, api.says_length, api.names_errors))
-        return api.says_length
+        data, stays_open = self.server.api.written(answer)
+        self.wfile.write(data)
+        return stays_open
 
 
-def reply(status: int, says_length: bool = True, names_errors: bool = True) -> bytes:
+def reply(status: int, says_length: bool, names_errors: bool) -> bytes:
     head = f"HTTP/1.1 {status} Some Reason\r\n"
     if status == 204:
         return f"{head}\r\n".encode()

@@ -94,6 +94,24 @@ class Issuer:
         headers = {"kid": "rsa"} | (header or {})
         return jwt.encode(self.claims(**changes), key or rsa_key(), alg, headers)
 
+    def late(self, drips: bool) -> Answer:
+        """A good document, whole after 10 s, or in parts of which each is in time."""
+
+        def answer_late(request: BaseHTTPRequestHandler) -> None:
+            body = json.dumps({**self.document, "keys": self.keys}).encode()
+            if drips:
+                request.send_response(200)
+                request.end_headers()
+            for _ in range(200):
+                request.wfile.write(b" " * drips)
+                self.ended.wait(0.05)
+            if drips:
+                request.wfile.write(body)
+            else:
+                answer(request, body)
+
+        return answer_late
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         issuer = self
 

@@ -4,12 +4,13 @@ import heapq
 import math
 import selectors
 import socket
-from urllib.parse import unquote
+from dataclasses import dataclass
+from io import BytesIO
 
 from chalicelib.posting.pool import Clock
-from tests.connections import Answer, Api, reply
+from tests.connections import Answer, Api, Request
 
-# Real time in which bytes on their way between two local sockets arrive.
+# Real time in which bytes on their way between two local sockets arrive, on any system.
 SETTLE_SECONDS = 0.002
 
 # Each turn takes this long: where rounding puts an event just after the present, it still comes.
@@ -34,12 +35,12 @@ class Simulation(Api, Clock):
         self.heard_at: dict[str, float] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setblocking(False)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._incoming: dict[socket.socket, bytes] = {}
+        self._sockets: dict[socket.socket, _Served] = {}
         self._due: list[tuple[float, int, socket.socket, Answer]] = []
-        self._answers = 0
         self._last = 0.0  # answer: when it leaves
 
     def monotonic(self) -> float:
@@ -57,8 +58,10 @@ class Simulation(Api, Clock):
             ready = selector.select(0)
             if ready or self.now >= end:
                 return ready
-            if not self._serve(SETTLE_SECONDS) and not selector.select(0):
-                self._advance(end)
+            event = min(end, self._due[0][0] if self._due else math.inf)
+            is_long = event > self.now + self.answer_seconds
+            if not self._serve(SETTLE_SECONDS if is_long else 0) and not selector.select(0):
+                self._advance(event)
 
     def answer(self, method: str, connection_id: str, body: str) -> Answer:
         answer = super().answer(method, connection_id, body)
@@ -66,19 +69,23 @@ class Simulation(Api, Clock):
             self.heard_at[connection_id] = self.now
         return answer
 
+    def close_connections(self) -> None:
+        """Close the HTTP connections from the server's side."""
+        for sock in list(self._sockets):
+            self._drop(sock)
+
     def close(self) -> None:
-        for sock in [self._listener, *self._incoming]:
-            sock.close()
+        self.close_connections()
+        self._listener.close()
         self._selector.close()
 
-    def _advance(self, end: float) -> None:
-        """Let time pass until the next answer, or until `end` if that is earlier."""
-        self.now = min(end, self._due[0][0] if self._due else math.inf)
-        assert self.now < math.inf, "nothing will ever happen"
+    def _advance(self, now: float) -> None:
+        assert now < math.inf, "nothing will ever happen"
+        self.now = now
         while self._due and self._due[0][0] <= self.now:
             _, _, sock, answer = heapq.heappop(self._due)
-            if sock in self._incoming:
-                self._send(sock, answer)
+            if sock in self._sockets:
+                self._answer(sock, answer)
 
     def _serve(self, seconds: float) -> bool:
         """Read what has arrived; returns whether anything had."""
@@ -94,37 +101,44 @@ class Simulation(Api, Clock):
         sock, _ = self._listener.accept()
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
-        self._incoming[sock] = b""
+        self._sockets[sock] = _Served()
         self.opened += 1
-        self.most_open = max(self.most_open, len(self._incoming))
+        self.most_open = max(self.most_open, len(self._sockets))
 
     def _read(self, sock: socket.socket) -> None:
         data = sock.recv(65_536)
         if not data:
             self._drop(sock)
             return
-        head, end, body = (self._incoming[sock] + data).partition(b"\r\n\r\n")
-        length = int(head.rpartition(b"content-length:")[2].partition(b"\r\n")[0]) if end else 0
-        if not end or len(body) < length:
-            self._incoming[sock] += data
+        served = self._sockets[sock]
+        served.incoming += data
+        request = Request.read(BytesIO(served.incoming))
+        if not request:
             return
-        self._incoming[sock] = b""
-        method, path, _ = head.partition(b"\r\n")[0].decode().split(" ")
-        answer = self.answer(method, unquote(path.rpartition("/@connections/")[2]), body.decode())
+        served.incoming = b""
+        answer = self.handle(request)
         if answer != "slow":
-            self._answers += 1
-            self._last = self.answer_seconds + (
-                max(self.now, self._last) if self.one_at_a_time else self.now
-            )
-            heapq.heappush(self._due, (self._last, self._answers, sock, answer))
+            begin = max(self.now, self._last) if self.one_at_a_time else self.now
+            self._last = begin + self.answer_seconds
+            heapq.heappush(self._due, (self._last, len(self.requests), sock, answer))
 
-    def _send(self, sock: socket.socket, answer: Answer) -> None:
-        if isinstance(answer, int):
-            sock.send(reply(answer))
-        else:
+    def _answer(self, sock: socket.socket, answer: Answer) -> None:
+        data, stays_open = self.written(answer)
+        sock.send(data)
+        served = self._sockets[sock]
+        served.answers += 1
+        if not stays_open or served.answers == self.answers_a_connection:
             self._drop(sock)
 
     def _drop(self, sock: socket.socket) -> None:
         self._selector.unregister(sock)
         sock.close()
-        del self._incoming[sock]
+        del self._sockets[sock]
+
+
+@dataclass
+class _Served:
+    """What a connection has sent of its next request, and how often it was answered."""
+
+    incoming: bytes = b""
+    answers: int = 0

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -10,10 +9,16 @@ from typing import Any
 
 import pytest
 
-from chalicelib.posting import pool as module
 from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
 from chalicelib.posting.http1 import Answer, Endpoint
-from chalicelib.posting.pool import FIRST_CONNECTIONS, POOL_SIZE, Pool
+from chalicelib.posting.pool import (
+    FIRST_CONNECTIONS,
+    IDLE_SECONDS,
+    MAX_IN_FLIGHT,
+    POOL_SIZE,
+    SLOW_SECONDS,
+    Pool,
+)
 from tests.connections import Connections
 from tests.simulation import Simulation
 
@@ -95,61 +100,52 @@ def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[s
     assert (a.status, b.status, type(c)) == (200, 410, NoAnswer)
 
 
-def test_each_answer_makes_room_for_more(pool: Pool[str]) -> None:
-    def fill() -> int:
-        count = 0
-        while pool.has_room:
-            start(pool, str(count))
-            count += 1
-        finish(pool)
-        return count
+def fill(pool: Pool[str]) -> int:
+    """Start requests while there is room; returns how many."""
+    count = 0
+    while pool.has_room:
+        start(pool, str(count))
+        count += 1
+    return count
 
-    sizes = [fill() for _ in range(8)]
+
+def test_each_answer_makes_room_for_more(pool: Pool[str]) -> None:
+    sizes = []
+    for _ in range(8):
+        sizes.append(fill(pool))
+        finish(pool)
     assert (sizes[0], sizes[-1]) == (FIRST_CONNECTIONS, POOL_SIZE)
     for size, larger in pairwise(sizes):
         assert size < larger <= 2 * size or size == larger == POOL_SIZE
 
 
 def test_slow_requests_leave_room_for_others_but_the_pool_keeps_few_connections(
-    connections: Connections, pool: Pool[str], monkeypatch: pytest.MonkeyPatch
+    simulation: Simulation, simulated: Pool[str]
 ) -> None:
-    answer = connections.answer
-
-    def late(*request: str) -> object:
-        time.sleep(0.8)
-        return answer(*request)
-
-    monkeypatch.setattr(module, "POOL_SIZE", 10)
-    monkeypatch.setattr(module, "MAX_IN_FLIGHT", 60)
-    monkeypatch.setattr(connections, "answer", late)
-    tickets = map(str, range(100))
-    in_flight = 0
-    while not pool.answers:
-        while pool.has_room:
-            start(pool, next(tickets))
-            in_flight += 1
-        pool.wait(None)
-    assert in_flight == 8 + (10 + 8) + (60 - 26)
-    finish(pool)
-    monkeypatch.setattr(connections, "answer", answer)
+    simulation.answer_seconds = 3.5 * SLOW_SECONDS
+    in_flight = [0]
+    while not simulated.answers:
+        if started := fill(simulated):
+            in_flight.append(in_flight[-1] + started)
+        simulated.wait(None)
+    first, second = FIRST_CONNECTIONS, POOL_SIZE + 2 * FIRST_CONNECTIONS
+    assert in_flight[1:] == [first, second, POOL_SIZE + 2 * second, MAX_IN_FLIGHT]
+    finish(simulated)
+    simulation.answer_seconds = 0.01
     for _ in range(2):
-        count = 0
-        while pool.has_room:
-            start(pool, str(count))
-            count += 1
-        finish(pool)
-        assert count == 10
-    assert connections.opened == 60
+        assert fill(simulated) == POOL_SIZE
+        finish(simulated)
+    assert simulation.opened == MAX_IN_FLIGHT
 
 
 def test_a_connection_idle_for_too_long_is_not_used(
     simulation: Simulation, simulated: Pool[str]
 ) -> None:
     outcome(simulated, "a")
-    simulation.now += module.IDLE_SECONDS - 1
+    simulation.now += IDLE_SECONDS - 1
     outcome(simulated, "a")
     assert simulation.opened == 1
-    simulation.now += module.IDLE_SECONDS + 1
+    simulation.now += IDLE_SECONDS + 1
     outcome(simulated, "a")
     assert simulation.opened == 2
 
@@ -187,14 +183,12 @@ def test_a_kept_connection_closed_without_an_answer_is_stale(
     assert type(outcome(pool, "a")) is Stale
 
 
-def test_a_slow_answer_times_out(connections: Connections, connect: Connect) -> None:
-    connections.will_answer("a", "slow")
-    pool = connect(connections.url, seconds=0.2)
-    begin = time.monotonic()
-    failure = outcome(pool, "a")
+def test_a_slow_answer_times_out(simulation: Simulation, simulated: Pool[str]) -> None:
+    simulation.will_answer("a", "slow")
+    failure = outcome(simulated, "a")
     assert type(failure) is NoAnswer
-    assert str(failure) == "no answer within 0.2 s"
-    assert 0.2 <= time.monotonic() - begin < 1
+    assert str(failure) == "no answer within 3 s"
+    assert simulation.now == pytest.approx(3, abs=0.001)
 
 
 def test_connecting_times_out(connect: Connect) -> None:

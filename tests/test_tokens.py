@@ -25,7 +25,6 @@ from tests.issuers import CLIENT, Answer, Issuer, answer, ec_key, public_jwk, rs
 
 ARN = "arn:aws:execute-api:us-east-1:123456789012:abc/api/$connect"
 SECONDS = 0.5  # in which an issuer must answer
-BOUND = 8 * SECONDS  # for a refusal: two answers, with room for a busy machine
 
 Make = Callable[[Issuer], str]
 
@@ -264,9 +263,7 @@ def test_a_bad_token_is_refused(
     caplog.set_level(logging.INFO)
     make, check = BAD[name]
     token = make(issuer)
-    started = time.monotonic()
     answered = authorizer.authorize(event(token))
-    assert time.monotonic() - started < BOUND
     assert effect(answered) == "Deny"
     assert "context" not in answered
     (record,) = caplog.records
@@ -305,15 +302,6 @@ def test_an_unsuitable_key_is_refused(
 # Issuers that misbehave
 
 
-def drips(request: BaseHTTPRequestHandler) -> None:
-    """Answers endlessly, each part well within the timeout."""
-    request.send_response(200)
-    request.end_headers()
-    while True:
-        request.wfile.write(b" ")
-        time.sleep(SECONDS / 10)
-
-
 def garbles(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"hello\r\n")
 
@@ -323,8 +311,6 @@ def says(body: Any, status: int = 200) -> Answer:
 
 
 MISBEHAVIOUR: dict[str, Answer] = {
-    "slow": lambda request: time.sleep(3 * SECONDS),
-    "drips": drips,
     "ends early": lambda request: answer(request, b"{}", Content_Length="10"),
     "is not HTTP": garbles,
     "is not JSON": says(b"<html>"),
@@ -347,8 +333,21 @@ def test_without_keys_nobody_connects(
     name: str,
     path: str,
 ) -> None:
-    """In bounded time, with a line about the issuer that has no traceback."""
+    """With a line about the issuer that has no traceback."""
     issuer.pages[path] = MISBEHAVIOUR[name]
+    refused_for_want_of_keys(issuer, authorizer, caplog)
+
+
+@pytest.mark.parametrize("path", ["/realms/chat/.well-known/openid-configuration", "/keys"])
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_good_document_that_comes_late_is_not_waited_for(
+    issuer: Issuer,
+    authorizer: Authorizer,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    drips: bool,
+) -> None:
+    issuer.pages[path] = issuer.late(drips)
     refused_for_want_of_keys(issuer, authorizer, caplog)
 
 
@@ -417,10 +416,8 @@ def test_an_unreachable_or_untrusted_issuer_lets_nobody_in(
 def refused_for_want_of_keys(
     issuer: Issuer, authorizer: Authorizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    started = time.monotonic()
     with counting() as counted:
         assert effect(authorizer.authorize(event(issuer.token()))) == "Deny"
-    assert time.monotonic() - started < BOUND
     assert counted == {"SignInsFailed": 1}  # rings an alarm
     unavailable, refused = caplog.records
     assert unavailable.getMessage() == "the issuer's keys are unavailable"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -314,23 +313,20 @@ def bottom(locator: Locator) -> float:
 # Many lines
 
 
-def test_many_lines_slow_nothing_down_and_old_ones_leave(open_tab: OpenTab) -> None:
+def test_old_lines_leave_and_many_lines_take_no_more_memory(open_tab: OpenTab) -> None:
     """Six thousand lines: six minutes of a chat with a thousand a minute."""
     john = open_tab()
     server = fake_server(john)
     john.opens().enters("John", "chalice")
-    seconds, nodes, heap = [], [], []
+    nodes, heap = [], []
     for hundreds in range(0, 6_000, 500):
-        started = time.monotonic()
         for n in range(hundreds, hundreds + 500):
             server[0].send(f"p{n % 40}: line {n}, see https://example.com/{n} or not")
         john.reads(f"p{n % 40}: line {n}, see https://example.com/{n} or not")
-        seconds.append(time.monotonic() - started)
         measured = metrics(john)
         nodes.append(measured["Nodes"])
         heap.append(measured["JSHeapUsedSize"])
     assert john.page.locator("#log .line").count() == 1_000
-    assert min(seconds[-4:]) < 3 * max(seconds[:4])
     assert nodes[-1] < 1.1 * nodes[2]
     assert heap[-1] < 1.2 * heap[2]
 
