@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import pairwise
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
-from chalicelib.posting.http1 import Answer, Endpoint
+from chalicelib.posting.http1 import Answer as HttpAnswer
+from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import (
     FIRST_CONNECTIONS,
     IDLE_SECONDS,
@@ -19,7 +21,7 @@ from chalicelib.posting.pool import (
     SLOW_SECONDS,
     Pool,
 )
-from tests.connections import Connections
+from tests.connections import Answer, Connections
 from tests.simulation import Simulation
 
 Connect = Callable[..., Pool[str]]
@@ -57,14 +59,14 @@ def start(pool: Pool[str], ticket: str, body: bytes = b"hello", fresh: bool = Fa
     pool.start(ticket, head % (ticket.encode(), len(body)) + body, fresh)
 
 
-def finish(pool: Pool[str]) -> dict[str, Answer | Failure]:
-    outcomes: dict[str, Answer | Failure] = {}
+def finish(pool: Pool[str]) -> dict[str, HttpAnswer | Failure]:
+    outcomes: dict[str, HttpAnswer | Failure] = {}
     while pool.busy:
         outcomes |= pool.wait(None)
     return outcomes
 
 
-def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> Answer | Failure:
+def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> HttpAnswer | Failure:
     """The outcome of one request."""
     pool.refresh()
     try:
@@ -72,6 +74,11 @@ def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> Answer | Failu
     except Failure as failure:
         return failure
     return finish(pool)[ticket]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.001)
 
 
 def test_a_connection_is_kept(connections: Connections, pool: Pool[str]) -> None:
@@ -95,8 +102,8 @@ def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[s
     for ticket in "abc":
         start(pool, ticket)
     a, b, c = (found for _, found in sorted(finish(pool).items()))
-    assert isinstance(a, Answer)
-    assert isinstance(b, Answer)
+    assert isinstance(a, HttpAnswer)
+    assert isinstance(b, HttpAnswer)
     assert (a.status, b.status, type(c)) == (200, 410, NoAnswer)
 
 
@@ -155,15 +162,15 @@ def test_an_answer_without_a_length_ends_its_connection(
 ) -> None:
     connections.says_length = False
     for _ in range(2):
-        assert isinstance(outcome(pool, "a"), Answer)
+        assert isinstance(outcome(pool, "a"), HttpAnswer)
     assert connections.opened == 2
 
 
 @pytest.mark.parametrize("kind", ["half", "drop"])
 def test_a_lost_answer_on_a_new_connection(
-    connections: Connections, pool: Pool[str], kind: str
+    connections: Connections, pool: Pool[str], kind: Answer
 ) -> None:
-    connections.will_answer("a", kind)  # type: ignore[arg-type]
+    connections.will_answer("a", kind)
     failure = outcome(pool, "a")
     assert type(failure) is NoAnswer
     assert str(failure) == "no answer: closed before the answer was complete"
@@ -208,7 +215,7 @@ def test_abandoned_requests_do_not_come_back(connections: Connections, pool: Poo
     start(pool, "a")
     pool.abandon()
     assert not pool.busy
-    assert isinstance(outcome(pool, "b"), Answer)
+    assert isinstance(outcome(pool, "b"), HttpAnswer)
 
 
 def test_a_closed_pool_can_be_used_again(connections: Connections, pool: Pool[str]) -> None:
@@ -271,6 +278,30 @@ def test_tls_connections_are_kept(
     post_to_each()
     assert secure.opened == 16
     assert {len(request.body) for request in secure.requests} == {size}
+
+
+@pytest.mark.parametrize("kind", ["half", "drop", "plain"])
+def test_an_answer_lost_over_tls(
+    connect: Connect, secure: Connections, trust: ssl.SSLContext, kind: Answer
+) -> None:
+    secure.will_answer("a", kind)
+    assert type(outcome(connect(secure.url, trust), "a")) is NoAnswer
+
+
+def test_a_record_that_comes_after_an_answer_is_nobodys(
+    connect: Connect, secure: Connections, trust: ssl.SSLContext
+) -> None:
+    """Over TLS, one read gets one record."""
+    pool = connect(secure.url, trust)
+    ok, _ = secure.written(200)
+    gone, _ = secure.written(410)
+    secure.will_answer("a", (*ok, *gone))
+    assert isinstance(outcome(pool, "a"), HttpAnswer)
+    (connection,) = pool._idle
+    wait_for(connection.has_unread)
+    start(pool, "b")
+    assert str(finish(pool)["b"]) == "200 {}"
+    assert secure.opened == 2
 
 
 def test_nothing_is_sent_to_a_server_with_an_unknown_authority(
