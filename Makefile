@@ -60,7 +60,8 @@ check: ## Check format, lint, types and the templates' security
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
-	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json monitoring.yaml
+	@$(BIN)/python -m scripts.expand .local/check
+	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json .local/check/expanded.json monitoring.yaml
 	.venv-scan/bin/checkov --config-file .ci/checkov.yaml --file .local/check/sam.json monitoring.yaml
 	@$(BIN)/python -m scripts.audit
 
@@ -79,16 +80,15 @@ package: ## Package for AWS into out/
 	$(INSTALL) run
 	$(BIN)/python -m scripts.package out
 
-deploy: need-bucket package ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="RequestRate=100 ...")
-	$(AWS) cloudformation package --template-file out/sam.json --s3-bucket "$(BUCKET)" --output-template-file out/template.yml
-	$(AWS) cloudformation deploy --template-file out/template.yml --stack-name "$(STACK)" --capabilities CAPABILITY_IAM \
-		--no-fail-on-empty-changeset $(if $(PARAMETERS),--parameter-overrides $(PARAMETERS))
+deploy: ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="RequestRate=100 ...")
+	$(INSTALL) run
+	@$(BIN)/python -m scripts.deploy --stack "$(STACK)" --bucket "$(BUCKET)" $(PARAMETERS)
 	@$(BIN)/python -m scripts.address --stack "$(STACK)"
 
 monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.com)
 	$(INSTALL) run
-	$(AWS) cloudformation deploy --template-file monitoring.yaml --stack-name "$(STACK)-monitoring" \
-		--no-fail-on-empty-changeset --parameter-overrides "ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
+	@$(BIN)/python -m scripts.deploy --stack "$(STACK)-monitoring" --template monitoring.yaml \
+		"ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
 
 logs: ## Print the log of the functions of the last hour (MINUTES=60)
 	$(INSTALL) run
@@ -120,21 +120,6 @@ lock: ## Pin requirements/*.in, with all that they need, in the .txt files (UPGR
 clean: ## Remove everything that was installed or built
 	rm -rf .chalice/deployments examples/*/.chalice/deployments examples/*/.chalice/deployed
 	rm -rf .venv .venv-emulator .venv-scan .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
-
-.PHONY: need-bucket
-need-bucket:
-	$(INSTALL) run
-	@test -n "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
-	@here=$${AWS_DEFAULT_REGION:-$$($(AWS) configure get region)}; \
-	test -n "$$here" || { echo "Which region? For example: export AWS_DEFAULT_REGION=eu-west-1" >&2; exit 1; }; \
-	place=$$($(AWS) s3api get-bucket-location --bucket "$(BUCKET)" --output text 2>&1); \
-	case "$$place" in \
-		None) place=us-east-1 ;; \
-		EU) place=eu-west-1 ;; \
-		*NoSuchBucket*) echo "There is no bucket $(BUCKET). Create it with 'aws s3 mb s3://$(BUCKET)', then retry" >&2; exit 1 ;; \
-		*" "*) exit 0 ;; \
-	esac; \
-	test "$$place" = "$$here" || { echo "The bucket $(BUCKET) is in $$place, and you deploy to $$here: take a bucket there, or set AWS_DEFAULT_REGION=$$place" >&2; exit 1; }
 
 # Explains why $(PYTHON) will not do, or installs the missing layers.
 define INSTALL

@@ -1,4 +1,4 @@
-"""The Chalice app: the WebSocket routes, their authorizer, the fan-out, and the chat's page."""
+"""The Chalice app: the WebSocket routes, their authorizer, and the chat's page."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from chalicelib import (
     Authorizer,
     Handler,
     Sender,
-    Session,
     Storage,
     account_of,
     keep_deadline,
     log_invocation,
+    new_session,
     write_json,
 )
 from chalicelib.page import chat_page
 
 app = Chalice(app_name="chalice-chat-example")
-app.websocket_api.session = Session()
+app.websocket_api.session = new_session()
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(log_invocation)
 app.register_middleware(keep_deadline)
@@ -45,11 +45,6 @@ def message(event: WebsocketEvent) -> None:
 @app.on_ws_disconnect()
 def disconnect(event: WebsocketEvent) -> None:
     HANDLER.disconnect(event.connection_id)
-
-
-@app.lambda_function(name="fan_out")
-def fan_out(event: dict[str, Any], context: Any) -> None:
-    HANDLER.fan_out(event, context.function_name)
 
 
 @app.lambda_function(name="authorize")

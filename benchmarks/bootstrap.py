@@ -2,10 +2,10 @@
 
     python -I -S -B bootstrap.py {package} {members} {address of the posts} [{control group}]
 
-`cold.py` starts it with nothing but the standard library and the package on its path. It waits for
-a line on its standard input before each text, and prints its times as JSON afterwards. It joins the
-control group, if one is given, after the import, because Lambda initialises a function with a whole
-CPU.
+`cold.py` starts it with nothing but the standard library and the package on its path. It prints a
+line once the app is imported. Then it waits for a line on its standard input before each text, and
+prints its times and its memory as JSON afterwards. It joins the control group, if one is given,
+after the import, because Lambda initialises a function with a whole CPU.
 """
 
 import time
@@ -50,6 +50,15 @@ def event(members: str) -> dict[str, object]:
     }
 
 
+def peak() -> float:
+    """The most memory that this process has had, in MB; 0 where the system does not say."""
+    try:
+        with open("/proc/self/status") as status:
+            return int(status.read().partition("VmHWM:")[2].split()[0]) / 1024
+    except OSError:
+        return 0.0
+
+
 def main(package: str, members: str, address: str, group: str = "") -> None:
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the app's log goes to standard error
@@ -60,12 +69,13 @@ def main(package: str, members: str, address: str, group: str = "") -> None:
     if group:
         with open(group, "w") as processes:
             processes.write("0")
+    print("imported", file=results, flush=True)
     while sys.stdin.readline():
         started = time.monotonic(), time.process_time()
         app.message(event(members), Context())
         ended = time.monotonic(), time.process_time()
         times = {"ready": READY, "imported": imported, "started": started, "ended": ended}
-        print(json.dumps(times), file=results, flush=True)
+        print(json.dumps({"times": times, "peak": peak()}), file=results, flush=True)
 
 
 if __name__ == "__main__":

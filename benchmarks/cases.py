@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -59,7 +59,11 @@ def threads(session: boto3.Session, endpoint: str, authority: str | None) -> Bro
 
 def poster(session: boto3.Session, endpoint: str, authority: str | None) -> Broadcast:
     ours = Poster(endpoint, REGION, session.get_credentials(), tls_context(authority))
-    return lambda ids: ours.post(ids, MESSAGE).delivered
+    return lambda ids: ours.post(map(Member, ids), MESSAGE).delivered
+
+
+class Member(NamedTuple):
+    id: str
 
 
 CASES = {"one": one_after_another, "threads": threads, "ours": poster}

@@ -111,15 +111,22 @@ class Connections(Server):
         return DELIVERED
 
 
+ROWS_A_PAGE = 8_000  # a page of DynamoDB holds 1 MB
+
+
 class Table(Server):
     """DynamoDB with the rows of rooms, each named after the number of its members."""
 
     def answer(self, path: bytes, body: bytes) -> bytes:
         query = json.loads(body)
         key = query["ExpressionAttributeValues"]
+        start = query.get("ExclusiveStartKey", {}).get("PK", {}).get("S", "")
+        more = {}
         if "IndexName" in query:
             room = next(value["S"] for value in key.values() if "S" in value)
-            rows = members(int(room.removeprefix("room_")))
+            rows = members(int(room.removeprefix("room_")), after=start)
+            if len(rows) == ROWS_A_PAGE:
+                more = {"LastEvaluatedKey": {name: rows[-1][name] for name in ("PK", "SK")}}
         else:
             rows = sender(next(iter(key.values()))["S"])
         if "begins_with" in query["KeyConditionExpression"]:
@@ -127,7 +134,8 @@ class Table(Server):
         if "ProjectionExpression" in query:
             wanted = query["ProjectionExpression"].split(", ")
             rows = [{name: row[name] for name in wanted} for row in rows]
-        items = json.dumps({"Items": rows, "Count": len(rows), "ScannedCount": len(rows)}).encode()
+        counts = {"Count": len(rows), "ScannedCount": len(rows)}
+        items = json.dumps({"Items": rows, **counts, **more}).encode()
         checksum = b"x-amz-crc32: %d\r\nContent-Length: %d\r\n\r\n" % (
             zlib.crc32(items),
             len(items),
@@ -148,7 +156,9 @@ def sender(connection_id: str) -> list[Row]:
     ]
 
 
-def members(count: int) -> list[Row]:
+def members(count: int, after: str = "") -> list[Row]:
+    """The next page of a room's rows."""
+    begin = int(after.partition("-")[2].removesuffix("c=")) + 1 if after else 0
     return [
         {
             "PK": {"S": f"{count}-{number:09d}c="},
@@ -157,7 +167,7 @@ def members(count: int) -> list[Row]:
             "joined_at": {"N": str(1_700_000_000_000_000 + number)},
             "expires_at": EXPIRY,
         }
-        for number in range(count)
+        for number in range(begin, min(begin + ROWS_A_PAGE, count))
     ]
 
 

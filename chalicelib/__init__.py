@@ -1,7 +1,7 @@
 """The chat, as `app.py` wires it together."""
 
 from chalicelib.authorizer import Authorizer, account_of
-from chalicelib.aws import Session, keep_deadline
+from chalicelib.aws import keep_deadline, new_session
 from chalicelib.handler import Handler
 from chalicelib.log import log_invocation, write_json
 from chalicelib.sender import Sender
@@ -11,10 +11,10 @@ __all__ = [
     "Authorizer",
     "Handler",
     "Sender",
-    "Session",
     "Storage",
     "account_of",
     "keep_deadline",
     "log_invocation",
+    "new_session",
     "write_json",
 ]

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
-from typing import Any
 
 from chalicelib import aws, names, texts
 from chalicelib.departures import DEPARTURES
@@ -130,10 +129,6 @@ class Handler:
         departed = self._storage.delete_connection(connection_id)
         if departed is not None:
             self._remove(self._announce_departures([departed], {connection_id}))
-
-    def fan_out(self, event: dict[str, Any], function_name: str) -> None:
-        """Post to a part of a large room; for the arguments, see `Sender.fan_out`."""
-        self._remove(self._sender.fan_out(event, function_name))
 
     # Frames
 

@@ -6,35 +6,48 @@ a user. The last line of an invocation also has its metrics.
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 from chalicelib import metrics
 from chalicelib.aws import lambda_context
 
-log = logging.getLogger("chalice-chat-example")  # Chalice's `app.log`, under the app's name
+log = logging.getLogger("chalicelib")
 
 _invocation: ContextVar[dict[str, Any] | None] = ContextVar("invocation", default=None)
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON; any traceback is in `exception`."""
+    """A log record as one line of JSON; any traceback is in `exception`.
+
+    Lambda expects `level` and `timestamp` (AWS Lambda: "Log-level filtering").
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"level": record.levelname, "message": record.getMessage()}
+        line: dict[str, Any] = {
+            "level": record.levelname,
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "message": record.getMessage(),
+        }
         line |= (_invocation.get() or {}) | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, separators=(",", ":"))
 
 
-def write_json(logger: logging.Logger) -> None:
-    """Make a logger's handlers write JSON, from level INFO up."""
-    logger.setLevel(logging.INFO)
-    for handler in logger.handlers:
-        handler.setFormatter(JsonFormatter())
+def write_json(*others: logging.Logger) -> None:
+    """Write this log, and other ones such as Chalice's, as JSON to standard output, from INFO up."""
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # Lambda sets the root's level to INFO
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter())
+    for logger in (log, *others):
+        logger.handlers = [handler]
+        logger.propagate = False  # Lambda's own handler would write each line again, as text
+        logger.setLevel(logging.INFO)
 
 
 def about(**fields: Any) -> dict[str, Any]:

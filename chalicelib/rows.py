@@ -8,16 +8,13 @@
 | `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname   |
 | `accounts`    | `account_{sub}`      | connection_id, expires_at       | an account's connection   |
 
-A sixth kind, for the fan-out of large rooms, is in `slices.py`. Only a chat with sign-in has
-accounts; the row of one stays when its connection closes.
+Only a chat with sign-in has accounts; the row of one stays when its connection closes.
 
 The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
 By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
 expired rows late, so every read ignores them.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -108,22 +105,3 @@ def claim_key(username: str) -> Item:
 
 def suffix(sort_key: str) -> str:
     return sort_key.split("_", 1)[1]
-
-
-Packed = dict[str, list[tuple[str, str]]]  # ids and nicknames by room; "" means no room
-
-
-def pack(connections: Iterable[Connection]) -> Packed:
-    """Connections in compact form for JSON, with all the fields that their removal needs."""
-    packed: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for each in connections:
-        packed[each.room or ""].append((each.id, each.username))
-    return dict(packed)
-
-
-def unpack(packed: Packed) -> list[Connection]:
-    return [
-        Connection(id, username, room or None)
-        for room, members in packed.items()
-        for id, username in members
-    ]

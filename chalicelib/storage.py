@@ -8,7 +8,6 @@
 * The directory's counts change outside of it: `rooms.py` says why, and how they stay right.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from botocore.exceptions import ClientError
 from chalicelib import aws, names
 from chalicelib.arrivals import Arrivals
 from chalicelib.departures import Departures
+from chalicelib.log import log
 from chalicelib.metrics import count
 from chalicelib.rooms import Rooms
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, Item, connection, suffix
@@ -45,8 +45,7 @@ class Storage:
     """
 
     def __init__(self, table: Any = None, *, clock: Callable[[], float] = time.time) -> None:
-        """`table` is a `Table` as `table.py` or boto3 has it; by default, the one that TABLE names is
-        opened at first use.
+        """`table` is boto3's `Table`; by default the one that TABLE names, opened at first use.
 
         `clock` gives Unix time in seconds.
         """
@@ -59,17 +58,24 @@ class Storage:
 
         Nothing is looked up before the first use, so the app can be imported without a region,
         credentials or a network. The first use raises `RuntimeError` if TABLE is missing or
-        empty. In Lambda the table is opened at once, which costs no request, so the first
-        person does not wait for it.
+        empty. In Lambda the table is opened and read once at once, with the whole CPU that a
+        function has while it starts, so the first person does not wait for that. A failure is
+        logged; the first frame meets it again.
         """
         storage = cls()
-        if "AWS_LAMBDA_FUNCTION_NAME" in os.environ and os.environ.get("TABLE"):
-            storage.table  # noqa: B018
+        if aws.is_starting_for_the_chat():
+            try:
+                storage._read("nobody")
+            except Exception:
+                log.exception("the table could not be read while the function started")
         return storage
 
     @cached_property
     def table(self) -> Any:
-        return aws.open_table() if self._given_table is None else self._given_table
+        if self._given_table is not None:
+            return self._given_table
+        name = aws.required("TABLE", "the DynamoDB table")
+        return aws.new_session().resource("dynamodb").Table(name)
 
     @cached_property
     def _rooms(self) -> Rooms:

@@ -6,7 +6,10 @@ No line of it passes for somebody else's, and none of it is a command to the ter
 import re
 from collections.abc import Iterable, Iterator
 
-MESSAGE_BYTES = 131_072  # API Gateway quotas: "WebSocket message payload size", 128 KB
+# API Gateway quotas: "WebSocket frame size", 32 KB. It splits a longer message, of up to 128 KB, into
+# frames, and a client that shows each frame by itself, as wsdump does, shows the rest without its
+# author, or dies of half a character.
+MESSAGE_BYTES = 32_768
 
 # C0, DEL and C1, without the tab and the line feed; embeddings, overrides and isolates (UAX #9),
 # which reorder the line around them.
@@ -32,12 +35,12 @@ def without_surrogates(message: str) -> str:
 
 
 def is_too_long(line: str) -> bool:
-    """Whether API Gateway would refuse it as one message."""
+    """Whether API Gateway would split it into several frames."""
     return len(line.encode()) > MESSAGE_BYTES
 
 
 def messages(lines: Iterable[str]) -> Iterator[str]:
-    """Pack lines into as few messages as possible."""
+    """Pack lines into as few messages as possible. No line may be too long for one."""
     message: list[str] = []
     size = 0
     for line in lines:

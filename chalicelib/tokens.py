@@ -21,7 +21,9 @@ ALGORITHMS = ["RS256", "ES256"]
 TYPES = ("jwt", "at+jwt", "application/at+jwt")  # RFC 7519, RFC 9068; not "logout+jwt"
 USES = ("id", "access")  # `token_use` of Cognito's tokens
 LEEWAY_SECONDS = 60  # for clocks that disagree
-MOST_CHARACTERS = 8_192
+# API Gateway quotas: "Length, in characters, of the URL for a WebSocket API". A longer token never
+# arrives, and on AWS the rest of the address takes about 70 of these characters.
+MOST_CHARACTERS = 4_096
 SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, section 2: ASCII characters of `sub`
 
 _JWS = re.compile(r"([\w-]+)\.([\w-]+)\.[\w-]+", re.ASCII)  # RFC 7515: header, payload, signature

@@ -17,6 +17,14 @@ COGNITO = re.compile(r"cognito-idp\.[\w-]+\.amazonaws\.com")
 API_GATEWAY = re.compile(r"https://(\w+)\.execute-api\.[^/]+/(\w+)/?")
 
 
+def hide_other_libraries() -> None:
+    """Leaves the function the standard library and its own package, as on Lambda.
+
+    Lambda has a boto3 of its own as well; here, a package has to contain one.
+    """
+    sys.path[:] = [path for path in sys.path if not path.endswith("site-packages")]
+
+
 def on_this_machine(url: str) -> str:
     """The emulator's address for an address of API Gateway; any other unchanged."""
     emulator = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"

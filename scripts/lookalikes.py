@@ -1,4 +1,4 @@
-"""`python -m scripts.lookalikes`: writes chalicelib/lookalikes.py, the tables of `names.claim`.
+"""`python -m scripts.lookalikes`: writes chalicelib/lookalikes.json, the tables of `names.claim`.
 
 They are made from Unicode's confusables.txt and Scripts.txt, version 13, as the package
 `confusable-homoglyphs` has them. A test compares the file with the output of this script.
@@ -18,17 +18,12 @@ from typing import Any
 
 from chalicelib.names import fold
 
-FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "lookalikes.py"
+FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "lookalikes.json"
 SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "INHERITED"}
 SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASCII
 
-HEAD = '''\
-"""Characters that look the same, by UTS #39. Written by scripts/lookalikes.py.
-
-A row is a text, and characters that look like it. The characters are folded, except those of
-`BESIDE_OTHERS`, which would lose their looks.
-"""
-'''
+# The characters are folded, except those of the second table, which would lose their looks.
+NAMES = ("everywhere", "beside other letters")
 
 Looks = dict[str, str]  # by character
 
@@ -129,27 +124,19 @@ def data(name: str) -> Any:
     return json.loads(files("confusable_homoglyphs").joinpath(name).read_text("utf-8"))
 
 
-def module() -> str:
-    """The text of chalicelib/lookalikes.py."""
-    return HEAD + "".join(map(table, ("LOOKALIKES", "BESIDE_OTHERS"), lookalikes()))
+def content() -> str:
+    """The text of chalicelib/lookalikes.json."""
+    tables = {name: by_look(looks) for name, looks in zip(NAMES, lookalikes(), strict=True)}
+    return json.dumps(tables, indent=1) + "\n"
 
 
-def table(name: str, looks: Looks) -> str:
+def by_look(looks: Looks) -> dict[str, str]:
+    """A text, and the characters that look like it."""
     characters: defaultdict[str, str] = defaultdict(str)
     for character, look in sorted(looks.items()):
         characters[look] += character
-    rows = "".join(
-        f"    ({literal(look)}, {literal(characters[look][start : start + 8])}),\n"
-        for look in sorted(characters)
-        for start in range(0, len(characters[look]), 8)
-    )
-    return f"\n{name} = (\n{rows})\n"
-
-
-def literal(text: str) -> str:
-    escaped = text.encode("unicode_escape").decode().replace('"', "\\x22")
-    return f'"{escaped}"'
+    return dict(sorted(characters.items()))
 
 
 if __name__ == "__main__":
-    FILE.write_text(module())
+    FILE.write_text(content())

@@ -131,10 +131,12 @@ def without_cors(send: Send) -> Send:
     return send_without_cors
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send, reason: str) -> None:
-    """Answers 403 with a sentence, to an HTTP request or to a WebSocket's handshake."""
+async def refuse(
+    scope: Scope, receive: Receive, send: Send, reason: str, status: int = 403
+) -> None:
+    """Answers with a sentence, to an HTTP request or to a WebSocket's handshake."""
     kind = {"http": "http.response", "websocket": "websocket.http.response"}[scope["type"]]
     await receive()
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": f"{kind}.start", "status": 403, "headers": headers})
+    await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": f"{reason}\n".encode()})

@@ -27,7 +27,12 @@ from ministack.core import iam_evaluator, lambda_runtime
 from ministack.services import apigateway, lambda_svc
 from ministack.services.cloudformation import changesets, provisioners
 
-from scripts import function_process
+from scripts import (
+    function_process,
+    ministack_apigateway,
+    ministack_cloudformation,
+    ministack_resources,
+)
 from scripts.function_process import END_OF_LOG
 from scripts.ministack_gate import Gate
 
@@ -84,7 +89,8 @@ def apply(output: TextIO) -> None:
     # It gave the keys of user pools another address than AWS does ("Verifying JSON web tokens").
     app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
 
-    # It served `@connections` at its own address only, but functions post to AWS's address.
+    # It served `@connections` at its own address only, but functions post to AWS's address. And
+    # functions could import the libraries that MiniStack needs.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
 
     # It refused templates with resource types that it did not know ...
@@ -95,6 +101,10 @@ def apply(output: TextIO) -> None:
     provisioners._cw_metric_alarm_record = partial(
         alarm_record, provisioners._cw_metric_alarm_record
     )
+
+    ministack_cloudformation.apply()
+    ministack_resources.apply()
+    ministack_apigateway.apply()
 
     # It ended without closing its WebSockets.
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
@@ -218,7 +228,8 @@ def worker_script() -> str:
         ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
         (
             "    _ms_install_invoke_depth()\n",
-            "    _ms_install_invoke_depth()\n    redirect_posts()\n    redirect_issuers()\n",
+            "    hide_other_libraries()\n    _ms_install_invoke_depth()\n"
+            "    redirect_posts()\n    redirect_issuers()\n",
         ),
         ("\nrun()\n", f"\n{Path(function_process.__file__).read_text()}\nrun()\n"),
     ):
@@ -258,7 +269,8 @@ def readable(line: str) -> str:
     """A function's line of JSON in plain text, for a terminal; any other line unchanged."""
     try:
         fields = json.loads(line)
-        fields.pop("_aws", None)
+        for name in ("_aws", "timestamp"):
+            fields.pop(name, None)
         shown = [str(fields.pop(name)) for name in ("level", "message")]
     except (ValueError, AttributeError, KeyError):
         return line

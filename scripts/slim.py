@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 # Services that the functions call with boto3; botocore's data on all others is left out.
-SERVICES = ("apigatewaymanagementapi", "lambda")
+SERVICES = ("apigatewaymanagementapi", "dynamodb")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +32,6 @@ ODD_TEXTS = [
     "\U0001f469\u200d\U0001f680 \u4f60\u597d e\u0301 \u05e9\u05dc\u05d5\u05dd",
     "%s {0} ${TABLE} <b>&amp;</b> '\" \\ud800",
     "  between spaces  ",
-    "x" * 30_000,
 ]
 UNSAFE_TEXTS = {  # and the lines that arrive
     "one\ntwo\r\nthree\rfour\x85five\u2028six\n": ["one", "two", "three", "four", "five", "six"],
@@ -43,6 +43,14 @@ UNSAFE_TEXTS = {  # and the lines that arrive
 }
 WRITERS = 5
 TEXTS_EACH = 10  # the pace of a connection allows 20 frames at once; logging in and joining are 4
+UNDER_WAY = 8  # frames at a time: a new account runs 10 functions at once, and loses the others
+MESSAGE_BYTES = 32_768  # the most of a line, which is one frame of API Gateway
+
+QUOTAS = {  # and API Gateway's frame to the sender, where there is one
+    "Lambda: concurrent executions, 10 in a new account": "Internal server error",
+    "API Gateway: requests a second of the account": "Too Many Requests",
+    "this stack: RequestRate and RequestBurst": "Too Many Requests",
+}
 
 PATIENCE = 10.0  # seconds for a frame; functions that start cold take two or three
 LEAVES_WITHIN = 10.0  # seconds; API Gateway may report a closed connection late
@@ -60,7 +68,8 @@ class Client:
         self.name = name
         self._did = "connected"
         try:
-            self._socket = websocket.create_connection(url, timeout=PATIENCE)
+            # Each frame counts by itself, as in wsdump.
+            self._socket = websocket.create_connection(url, timeout=PATIENCE, fire_cont_frame=True)
         except (websocket.WebSocketException, OSError) as error:
             raise Difference(f"{name} could not connect to {url}: {error}") from None
 
@@ -75,11 +84,16 @@ class Client:
         if (came := self.next()) != expected:
             raise Difference(
                 f"{self.name} {self._did}\n  expected: {shown(expected)}\n  came:     {shown(came)}"
+                f"{advice(came)}"
             )
 
-    def next(self, patience: float = PATIENCE) -> str | None:
+    def hears_no_more(self) -> None:
+        if came := self.next(SILENCE):
+            raise Difference(f"{self.name} heard more than was said: {shown(came)}")
+
+    def next(self, patience: float | None = None) -> str | None:
         """The next text; None if none comes."""
-        self._socket.settimeout(patience)
+        self._socket.settimeout(PATIENCE if patience is None else patience)
         try:
             opcode, data = self._socket.recv_data()
         except websocket.WebSocketTimeoutException:
@@ -155,20 +169,20 @@ class Smoke:
                 for other in writers:
                     other.hears(f"{writer.name} joined room.")
                 writers.append(writer)
-            for n in range(TEXTS_EACH):
-                for writer in writers:
-                    writer.says(f"text {n}")
-            expected = Counter(f"{w.name}: text {n}" for w in writers for n in range(TEXTS_EACH))
+            texts = [(writer, f"text {n}") for n in range(TEXTS_EACH) for writer in writers]
+            largest = "x" * (MESSAGE_BYTES - len(f"{writers[0].name}: "))
+            texts[0] = (writers[0], largest)
+            for start in range(0, len(texts), UNDER_WAY):
+                some = texts[start : start + UNDER_WAY]
+                for writer, text in some:
+                    writer.says(text)
+                all_hear(writers, Counter(f"{author.name}: {text}" for author, text in some))
             for writer in writers:
-                heard = [writer.next() for _ in range(expected.total())]
-                came = Counter(text for text in [*heard, writer.next(SILENCE)] if text)
-                if came != expected:
-                    raise Difference(
-                        f"{writer.name} was to hear {expected.total()} texts, each once\n"
-                        f"  missing:  {shown(sorted(expected - came))}\n"
-                        f"  too many: {shown(sorted(came - expected))}"
-                    )
-        return f"{expected.total()} texts at once, heard by {WRITERS} clients, each once"
+                writer.hears_no_more()
+        return (
+            f"{len(texts)} texts, {UNDER_WAY} at once, one of 32 KB: "
+            f"{WRITERS} clients hear each once"
+        )
 
     def cleanup(self) -> str:
         with self.client("John") as john, self.client("Jenny") as jenny:
@@ -201,11 +215,40 @@ class Smoke:
             raise Difference(
                 f"{client.name} asked for the rooms\n"
                 f"  expected: {shown(room)} among them\n  came:     {shown(listed)}"
+                f"{advice(listed or None)}"
             )
 
     def rooms(self, client: Client) -> list[str]:
         client.says("/ls")
         return (client.next() or "").splitlines()
+
+
+def all_hear(clients: list[Client], expected: Counter[str]) -> None:
+    """These come to each client, each as often as counted, in any order."""
+    deadline = time.monotonic() + PATIENCE
+    heard: dict[str, list[str | None]] = {client.name: [] for client in clients}
+    for client in clients:
+        texts = heard[client.name]
+        while len(texts) < expected.total() and None not in texts:
+            texts.append(client.next(max(SILENCE, deadline - time.monotonic())))
+    for name, texts in heard.items():
+        if (came := Counter(filter(None, texts))) != expected:
+            raise Difference(
+                f"{name} was to hear {expected.total()} texts, each once\n"
+                f"  missing:  {shown(sorted(expected - came))}\n"
+                f"  too many: {shown(sorted(came - expected))}"
+                f"{advice(*chain(*heard.values()))}"
+            )
+
+
+def advice(*came: str | None) -> str:
+    """The quotas to look at if a frame was lost: nothing came, or API Gateway's own frame."""
+    said = "".join(text or "" for text in came)
+    quotas = [quota for quota, reason in QUOTAS.items() if f'"{reason}"' in said]
+    if None in came:
+        quotas = quotas or list(QUOTAS)
+    lines = ["\n  A frame was lost. Perhaps a quota is used up:", *quotas] if quotas else []
+    return "\n    ".join(lines)
 
 
 def shown(thing: object) -> str:

@@ -1,6 +1,11 @@
 """The chat over moto's DynamoDB and a local `@connections` API, and people who use it."""
 
+import importlib
+import io
+import json
+import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -8,26 +13,40 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
+from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 from chalice import Chalice
 from moto import mock_aws
-from moto.dynamodb import models
 
 from chalicelib import Handler, Sender, Storage
+from chalicelib.aws import new_session
+from chalicelib.log import log
 from chalicelib.pace import Pace
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection, directory_key
-from tests import moto_table
+from tests import tables
 from tests.connections import Connections
 
-# Plain `pytest` runs the tests whose packages are installed, and none that is marked `e2e`.
-collect_ignore: list[str] = []
-if not find_spec("hypothesis"):
-    collect_ignore += ["test_any_answer.py", "test_any_text.py", "test_model.py"]
-if not find_spec("cfnlint"):
-    collect_ignore.append("test_template.py")
+# The tests that need more than chalice, boto3, websocket-client, pytest and moto[dynamodb], by the
+# module that they need. Without it, pytest leaves them out, and says so.
+NEEDS = {
+    "awslambdaric": ["e2e/test_lambda_runtime.py"],  # on Linux alone
+    "awscli": ["test_expanded_template.py", "test_template.py"],
+    "cfnlint": ["test_expanded_template.py", "test_template.py"],
+    "confusable_homoglyphs": ["test_lookalikes.py"],
+    "hypothesis": ["test_any_answer.py", "test_any_text.py", "test_model.py"],
+    "jwt": ["test_authorizer.py", "test_page_sign_in.py", "test_tokens.py"],
+    "playwright": ["e2e"],
+    "samtranslator": ["test_expanded_template.py"],
+    "trustme": ["test_page_sign_in.py", "test_tls.py", "test_tokens.py"],
+}
+MISSING = [module for module in NEEDS if not find_spec(module)]
+collect_ignore = sorted({test for module in MISSING for test in NEEDS[module]})
+
+
+def pytest_report_header() -> list[str]:
+    return [f"without {module}, left out: {', '.join(NEEDS[module])}" for module in MISSING]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,6 +61,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         cores = config.hook.pytest_xdist_auto_num_workers(config=config)
         config.option.numprocesses = cores + 1
         config.option.dist = "worksteal"  # so that no worker is left alone with the last tests
+
+
+LogLines = Callable[[], list[dict[str, Any]]]
 
 
 class Clock:
@@ -89,7 +111,7 @@ class Chat:
 
     def __init__(self, table: Any, connections: Connections) -> None:
         self.app = Chalice("test")
-        self.app.websocket_api.session = boto3_session()
+        self.app.websocket_api.session = session()
         self.table = table
         self.connections = connections
         self.clock = Clock()
@@ -151,10 +173,10 @@ class Chat:
         self.has(*((f"c{n}", f"p{n}", room) for n in range(members)))
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
-        moto_table.write(rows)
+        tables.write(self.table, rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        return moto_table.rows()
+        return tables.rows(self.table)
 
 
 @contextmanager
@@ -201,31 +223,32 @@ def crash() -> None:
     raise Crash
 
 
-@pytest.fixture(scope="module", autouse=True)
-def aws() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """AWS as mocked by moto; the user's own configuration is hidden."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for variable in [name for name in os.environ if name.startswith("AWS_")]:
-            monkeypatch.delenv(variable)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        monkeypatch.setattr(models, "copy", moto_table.CopiesLittle())
-        mock = mock_aws()
-        mock.start(reset=False)
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    with mock_aws():
         yield
-        mock.stop(remove_data=False)
 
 
 @cache
-def boto3_session() -> boto3.Session:
-    return boto3.Session()
+def session() -> Any:
+    """One for all tests, since the first client of a session takes a tenth of a second."""
+    return new_session()
+
+
+@cache
+def dynamodb() -> Any:
+    return session().resource("dynamodb")
 
 
 @pytest.fixture
-def table(aws: None) -> Iterator[Any]:
-    yield moto_table.table()
-    moto_table.clear()
+def table(aws: None) -> Any:
+    return tables.create_table(dynamodb())
 
 
 @pytest.fixture
@@ -236,8 +259,32 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connections]:
 
 
 @pytest.fixture
-def chat(table: Any, connections: Connections) -> Chat:
-    return Chat(table, connections)
+def chat(table: Any, connections: Connections) -> Iterator[Chat]:
+    """Whatever is said, each message to a client fits one frame of API Gateway."""
+    yield Chat(table, connections)
+    assert all(len(request.body) <= 32_768 for request in connections.requests)
+
+
+@pytest.fixture
+def app(
+    table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """A fresh import, as at a cold start."""
+    monkeypatch.setenv("TABLE", table.name)
+    sys.modules.pop("app", None)
+    yield importlib.import_module("app")
+    sys.modules.pop("app", None)
+    log.handlers.clear()
+    log.propagate = True
+
+
+@pytest.fixture
+def log_lines(app: ModuleType) -> LogLines:
+    """The functions' log lines, parsed."""
+    (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
+    output = io.StringIO()
+    handler.setStream(output)
+    return lambda: [json.loads(line) for line in output.getvalue().splitlines()]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,24 @@ def rows(table: Any) -> list[dict[str, Any]]:
     return found
 
 
+def write(table: Any, rows: Iterable[dict[str, Any]]) -> None:
+    with table.batch_writer() as batch:
+        for row in rows:
+            batch.put_item(Item=row)
+
+
+def clear(table: Any) -> None:
+    with table.batch_writer() as batch:
+        for row in rows(table):
+            batch.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
+
+
 def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = False) -> list[str]:
     """The broken invariants of a table that is at rest, one a line.
 
     A connection has one nickname, whose one claim is its own, and at most one room, on which the
-    member's row and its own row agree. An account has one connection. The directory lists exactly the rooms with members, and
-    counts them. No row is orphaned. With `high_counts`, as after a crash, the directory may count
+    member's row and its own row agree. An account has one connection. The directory lists exactly
+    the rooms with members, and counts them. No row is orphaned. With `high_counts`, as after a crash, the directory may count
     too many, and list a room that has no members.
     """
     alive = [row for row in rows if row["expires_at"] > now]

@@ -4,6 +4,7 @@ import re
 import string
 import time
 import unicodedata
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -144,6 +145,33 @@ def test_a_nickname_stays_the_same_however_often_it_is_compared(name: str) -> No
     assert names.claim(unicodedata.normalize("NFKC", name)) == claim
 
 
+# Characters that take part in a rule for names.
+CRITICAL = "\u200c\u200d\ufe0e\ufe0f\u0301\u0323\u0345\u20dd \n\u3000:/：／℀{\"'｛＂“Aa\u2126🙂\u200b\u2800"
+
+
+@given(text=st.text(CRITICAL, max_size=12) | st.text())
+@example(text="\u200d /x")
+@example(text="\u200d \u0301x")
+def test_a_name_keeps_every_rule(text: str) -> None:
+    """Whatever it was made of: no step of the check undoes another."""
+    for check, length in ((names.nickname, 32), (names.room, 64)):
+        with suppress(names.InvalidName):
+            name = check(text)
+            assert check(name) == name == unicodedata.normalize("NFC", name)
+            assert 0 < len(name) <= length
+            assert name.isprintable()
+            assert not set(name) & set(" \u2800\u200c\u200d\ufe0e\ufe0f")
+            assert not unicodedata.category(name[0]).startswith("M")
+            assert not re.search(r"[\u0301\u0323\u0345\u20dd]{3}", name)
+            assert not unicodedata.normalize("NFKC", name).startswith('{"')
+            assert check is names.room or not re.search("[:/\\s]", without_slashes(name))
+
+
+def without_slashes(name: str) -> str:
+    """In NFKC, and without the slashes that a nickname may have."""
+    return unicodedata.normalize("NFKC", name[0] + name[1:].replace("/", ""))
+
+
 FRAME = 131_072  # bytes: API Gateway quotas, "WebSocket message payload size"
 CPU_SECONDS = 0.5  # for any frame, where 0.05 is usual; NFC of 128 KB of marks takes 7
 
@@ -152,6 +180,7 @@ COSTLY = [
     *("\u0301", "\u0301\u0323", "\u0f71\u0f72", "\u3099", "a\u0345\u0301"),
     *("\u1100", "\u1161", "\u11a8", "\u1100\u1161\u11a8", "가\u11a8"),
     *("\ufdfa", "\u1f82", "\u0958", "İ", "Σ", "Σ\u0301", "ß", "🙂"),
+    *("\u200d", "\ufe0f", " \u200d", "\u0301\u200d", "a\u200d"),
     *(" ", "\u3000", " a", "\n", "\r\n", "\u2028", "\x85", "\n\r"),
     *("\0", "\x1b", "\u202e", "\ud800", "/", "/ ", ":", "a"),
 ]

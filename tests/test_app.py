@@ -1,48 +1,20 @@
 """The wiring: API Gateway's events, their effects, and their logs."""
 
-import base64
-import importlib
-import io
 import json
-import logging
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from chalicelib.aws import ENDPOINT_VARIABLE
-from chalicelib.log import log
-from tests import moto_table
+from chalicelib.aws import ENDPOINT_VARIABLE, keep_deadline, seconds_left
+from chalicelib.log import log_invocation
+from tests import tables
+from tests.conftest import LogLines
 from tests.connections import Connections
-
-LogLines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def app(
-    table: Any, connections: Connections, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ModuleType]:
-    """A fresh import, as at a cold start."""
-    monkeypatch.setenv("TABLE", table.name)
-    monkeypatch.setattr("chalicelib.aws.dynamodb", lambda _session: table.meta.client)
-    sys.modules.pop("app", None)
-    yield importlib.import_module("app")
-    sys.modules.pop("app", None)
-    log.handlers.clear()
-    log.propagate = True
-
-
-@pytest.fixture
-def log_lines(app: ModuleType) -> LogLines:
-    """The functions' log lines, parsed."""
-    (handler,) = (h for h in log.handlers if type(h) is logging.StreamHandler)
-    output = io.StringIO()
-    handler.setStream(output)
-    return lambda: [json.loads(line) for line in output.getvalue().splitlines()]
 
 
 def event(route: str, connection_id: str, **fields: Any) -> dict[str, Any]:
@@ -82,19 +54,21 @@ def test_the_three_routes(app: ModuleType, table: Any, connections: Connections)
     app.disconnect(event("$disconnect", "John"), CONTEXT)
     assert connections.received("Jenny") == ["John left room."]
     app.disconnect(event("$disconnect", "Jenny"), CONTEXT)
-    assert moto_table.rows() == []
+    assert tables.rows(table) == []
+
+
+PAGE_REQUEST = {
+    "requestContext": {"httpMethod": "GET", "resourcePath": "/"},
+    "multiValueQueryStringParameters": None,
+    "headers": {},
+    "pathParameters": None,
+    "body": None,
+    "stageVariables": None,
+}
 
 
 def test_the_page(app: ModuleType, connections: Connections, log_lines: LogLines) -> None:
-    request = {
-        "requestContext": {"httpMethod": "GET", "resourcePath": "/"},
-        "multiValueQueryStringParameters": None,
-        "headers": {},
-        "pathParameters": None,
-        "body": None,
-        "stageVariables": None,
-    }
-    answer = app.app(request, CONTEXT)
+    answer = app.app(PAGE_REQUEST, CONTEXT)
     assert answer["statusCode"] == 200
     assert answer["body"].startswith("<!doctype html>")
     assert connections.url.replace("http:", "ws:") in answer["body"]
@@ -104,6 +78,30 @@ def test_the_page(app: ModuleType, connections: Connections, log_lines: LogLines
         "request-7",
         "/",
     ]
+
+
+@pytest.mark.parametrize("context", [None, {}, object()])
+def test_without_lambdas_context_nothing_has_a_deadline(
+    app: ModuleType, table: Any, connections: Connections, log_lines: LogLines, context: Any
+) -> None:
+    """As in the tutorial, and as in many unit tests."""
+    assert app.connect(event("$connect", "c1"), context) == {"statusCode": 200}
+    app.message(event("$default", "c1", body="John"), context)
+    assert connections.received("c1") == ["Using nickname: John\nType /help for list of commands."]
+    app.disconnect(event("$disconnect", "c1"), context)
+    assert tables.rows(table) == []
+    assert app.app(PAGE_REQUEST, context)["statusCode"] == 200
+    assert app.authorize({"methodArn": "arn"}, context)["principalId"] == "nobody"
+    assert {line["request_id"] for line in log_lines()} == {None}
+
+
+def test_an_event_without_a_context_has_no_deadline(log_lines: LogLines) -> None:
+    """As in a test of the middleware alone."""
+    plain = SimpleNamespace(to_dict=dict)
+    answer = keep_deadline(plain, lambda event: log_invocation(event, lambda _: seconds_left()))
+    assert answer == math.inf
+    (line,) = log_lines()
+    assert line["message"] == "done"
 
 
 def test_a_frame_without_a_body_is_empty(app: ModuleType, connections: Connections) -> None:
@@ -150,23 +148,6 @@ def test_events_are_counted_in_the_embedded_metric_format(
         assert set(units.values()) <= {"Count"}
 
 
-def test_the_fan_out_function_posts_to_its_chunk(
-    app: ModuleType, connections: Connections, log_lines: LogLines
-) -> None:
-    event = {
-        "connections": {"tea": [["c1", "John"], ["c2", "Jenny"]]},
-        "message": base64.b64encode(b"John: Hi").decode(),
-        "hops": 1,
-    }
-    app.fan_out(event, CONTEXT)
-    for connection_id in ("c1", "c2"):
-        assert connections.received(connection_id) == ["John: Hi"]
-    (line,) = log_lines()
-    assert line["request_id"] == "request-7"
-    assert line["LinesDelivered"] == 2
-    assert "Hi" not in json.dumps(line)
-
-
 def test_an_invocation_ends_before_lambdas_deadline(
     app: ModuleType, connections: Connections, log_lines: LogLines
 ) -> None:
@@ -209,23 +190,16 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
 
 
-def test_only_the_authorizer_loads_the_library_for_tokens() -> None:
+def test_a_function_reads_the_table_while_it_starts_and_survives_a_failure() -> None:
+    """With the whole CPU that Lambda gives then. The log has the failure, once."""
     environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
-    load = "import sys, app; print(*{'jwt', 'cryptography', 'chalicelib.tokens'} & {*sys.modules})"
-    token_variables = ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM")
-    for settings, loaded in (({}, 0), (dict.fromkeys(token_variables, "any"), 3)):
-        command = [sys.executable, "-c", load]
-        output = subprocess.check_output(command, env=environment | settings, text=True)
-        assert len(output.split()) == loaded
-
-
-def test_a_function_starts_without_boto3() -> None:
-    environment = {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "any", "TABLE": "any"}
-    environment |= {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": os.devnull}
-    environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-    load = "import sys, app; print(*{'boto3', 'botocore.session', 'http.client'} & {*sys.modules})"
-    output = subprocess.check_output([sys.executable, "-c", load], env=environment, text=True)
-    assert output.split() == []
+    environment |= {"AWS_LAMBDA_FUNCTION_NAME": "any", "AWS_DEFAULT_REGION": "eu-west-1"}
+    environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "TABLE": "any"}
+    environment |= {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1"}
+    output = subprocess.check_output([sys.executable, "-c", "import app"], env=environment)
+    (line,) = map(json.loads, output.splitlines())
+    assert line["message"] == "the table could not be read while the function started"
+    assert "127.0.0.1:1" in line["exception"]
 
 
 AUTHORIZED = {"account": "account-1", "nickname": "John", "principalId": "account-1"}
@@ -246,41 +220,12 @@ def test_a_connection_of_an_account_has_its_nickname(
 
 
 def test_with_sign_in_nobody_connects_without_the_authorizer(
-    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+    app: ModuleType, table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIGN_IN", "on")
     with pytest.raises(RuntimeError, match="did not ask the authorizer"):
         connect(app, "c1")
-    assert moto_table.rows() == []
-
-
-def test_the_authorizers_log_has_the_ids_of_the_handshake_and_no_token(
-    app: ModuleType, log_lines: LogLines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"):
-        monkeypatch.setenv(name, "https://127.0.0.1:1")
-    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
-    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
-    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
-    refused, done = log_lines()
-    assert refused["check"] == "format"
-    for line in (refused, done):
-        assert (line["request_id"], line["connection_id"]) == ("request-7", "c1")
-        assert line["route"] == "$connect"
-        assert "se.cr.et" not in json.dumps(line)
-
-
-def test_an_authorizer_that_fails_lets_nobody_in_and_rings_an_alarm(
-    app: ModuleType, log_lines: LogLines
-) -> None:
-    """Here it lacks its configuration."""
-    handshake = event("$connect", "c1", queryStringParameters={"token": "se.cr.et"})
-    answer = app.authorize(handshake | {"methodArn": "arn"}, CONTEXT)
-    assert answer["policyDocument"]["Statement"][0]["Effect"] == "Deny"
-    failed, done = log_lines()
-    assert (failed["level"], failed["message"]) == ("ERROR", "a token could not be checked")
-    assert "TOKEN_ISSUER" in failed["exception"]
-    assert done["SignInsFailed"] == 1
+    assert tables.rows(table) == []
 
 
 def test_with_a_custom_domain_posts_go_to_the_apis_own_address(
@@ -294,10 +239,13 @@ def test_with_a_custom_domain_posts_go_to_the_apis_own_address(
     assert connections.received("c1") == ["Using nickname: John\nType /help for list of commands."]
 
 
-def test_without_an_address_the_error_names_the_variable(
+def test_without_an_address_posts_go_through_chalice(
     app: ModuleType, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ) -> None:
     monkeypatch.delenv(ENDPOINT_VARIABLE)
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(app.app.websocket_api, "send", lambda *post: sent.append(post))
     connect(app, "c1")
     say(app, "c1", "John")
-    assert f"{ENDPOINT_VARIABLE} is not set" in log_lines()[1]["exception"]
+    assert sent == [("c1", "Using nickname: John\nType /help for list of commands.")]
+    assert log_lines()[-1]["LinesDelivered"] == 1

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from chalicelib.log import JsonFormatter
 from chalicelib.rows import LIFETIME_SECONDS, Account, Connection
-from tests import moto_table
+from tests import tables
 from tests.conftest import Chat, Crash, Person, at_request, crash
 from tests.tables import problems
 
@@ -36,7 +36,7 @@ class Scene:
 
     def begin(self) -> None:
         """The state before any operation."""
-        moto_table.clear()
+        tables.clear(self.chat.table)
         self.chat.clock.now = self._now
         self.chat.has(
             ("c0", "", None),

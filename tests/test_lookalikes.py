@@ -1,11 +1,7 @@
 """The table of lookalikes: it is up to date, and holds what Unicode's confusables.txt holds."""
 
-import pytest
-
-pytest.importorskip("confusable_homoglyphs")
-
 from chalicelib import names
-from scripts.lookalikes import FILE, confusables, is_in_scope, module
+from scripts.lookalikes import FILE, confusables, content, is_in_scope
 
 # Letters and digits that `claim` takes for others: NFKC and case folding come first, and a letter
 # whose two cases look like different Latin letters counts as one of them.
@@ -13,7 +9,7 @@ OTHERS = {"\u017f", "\u01bd", "\uffe8"}
 
 
 def test_the_file_is_what_the_script_writes() -> None:
-    assert FILE.read_text() == module()
+    assert FILE.read_text() == content()
 
 
 def test_the_package_has_all_of_confusables_txt() -> None:

@@ -22,10 +22,9 @@ from chalicelib import names
 from chalicelib.arrivals import HANDSHAKE_SECONDS
 from chalicelib.handler import AUDIENCE, HELP
 from chalicelib.rows import LIFETIME_SECONDS, Account
-from tests import moto_table
-from tests.conftest import Chat, Person
+from tests.conftest import Chat, Person, dynamodb
 from tests.connections import Connections
-from tests.tables import problems
+from tests.tables import create_table, problems
 
 Heard = dict[str, list[str]]
 
@@ -252,8 +251,9 @@ class ChatMachine(RuleBasedStateMachine):
         environment = self.environment = self.stack.enter_context(pytest.MonkeyPatch.context())
         connections = self.stack.enter_context(Connections())
         environment.setenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", connections.url)
-        self.stack.callback(moto_table.clear)
-        self.chat = Chat(moto_table.table(), connections)
+        table = create_table(dynamodb())
+        self.stack.callback(table.delete)
+        self.chat = Chat(table, connections)
         self.model = Model()
         self.ids: list[str] = []  # of those who have signed in
         self.somebody_expired = False  # ever: the directory keeps counting them
@@ -380,5 +380,5 @@ def sorted_lines(heard: Heard) -> Heard:
 
 TestChat = ChatMachine.TestCase
 TestCrowd = CrowdMachine.TestCase
-TestChat.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
-TestCrowd.settings = settings(TestChat.settings, max_examples=8)
+TestChat.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestCrowd.settings = settings(TestChat.settings, max_examples=6)

@@ -1,11 +1,12 @@
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 import pytest
 
 from chalicelib import names
-from tests.conftest import Person
+from tests.conftest import Chat, Person
 
 
 @pytest.mark.parametrize(
@@ -35,11 +36,11 @@ def test_white_space_around_a_nickname_is_removed() -> None:
         "a\x1bb",
         "\u202eJohn",  # right-to-left override
         "Jo\u200bhn",  # zero-width space
-        "Jo\u200dhn",  # zero-width joiner
         "\u2066John",  # an isolate
         "\ufeffJohn",  # byte order mark
         "\u3164",  # a letter in Unicode that shows nothing
-        "John\ufe0f",
+        "John\ufe00",  # a variation selector that no keyboard writes
+        "🏴\U000e0067\U000e0062\U000e007f",  # tags
         "\u2800",
         "\ue000",  # private use
         "\ud800",  # half a character
@@ -120,8 +121,117 @@ def test_a_text_that_is_too_long_for_a_name_is_not_normalised(
     check: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chalicelib.names.unicodedata", None)
+    for text in ("a" + "\u0301\u0323" * 128, "a" + "\u0301\u200d\u0323" * 128):
+        with pytest.raises(names.InvalidName):
+            check(text)
+
+
+# What shows nothing by itself
+
+DROPPED = "\u200c\u200d\ufe0e\ufe0f"
+
+WRITTEN = {
+    "علی\u200cرضا": "علیرضا",
+    "ශ්\u200dරී": "ශ්රී",
+    "സുനില്\u200d": "സുനില്",
+    "র\u200d্যান্সি": "র্যান্সি",
+    "Anna❤\ufe0f": "Anna❤",
+    "Anna☺\ufe0e": "Anna☺",
+    "👩\u200d👩\u200d👧\u200d👦": "👩👩👧👦",
+    "🏳\ufe0f\u200d🌈": "🏳🌈",
+    "1\ufe0f\u20e3": "1\u20e3",
+    "🇩🇪": "🇩🇪",
+    "👍🏽": "👍🏽",
+}
+
+
+@pytest.mark.parametrize("check", [names.nickname, names.room])
+@pytest.mark.parametrize("written", WRITTEN, ids=ascii)
+def test_names_that_keyboards_write(check: Callable[[str], str], written: str) -> None:
+    assert check(written) == WRITTEN[written]
+
+
+def test_a_name_is_shown_and_taken_without_what_shows_nothing(chat: Chat) -> None:
+    anna, ali = chat.somebody(), chat.somebody()
+    anna.says("Anna❤\ufe0f")
+    anna.hears("Using nickname: Anna❤\nType /help for list of commands.")
+    ali.says("Anna❤")
+    ali.hears("Nickname Anna❤ is already in use.")
+    ali.says("Anna\u200c❤")
+    ali.hears("Nickname Anna❤ is already in use.")
+    ali.says("علی\u200cرضا")
+    ali.hears("Using nickname: علیرضا\nType /help for list of commands.")
+    ali.says("/join چای\u200cخانه")
+    ali.hears('Joined chat room "چایخانه"')
+    anna.says("/join چایخانه")
+    anna.hears('Joined chat room "چایخانه"')
+    ali.hears("Anna❤ joined room.")
+
+
+@pytest.mark.parametrize("dropped", DROPPED, ids=ascii)
+def test_nicknames_that_differ_in_it_are_the_same(dropped: str) -> None:
+    assert names.claim(f"Jo{dropped}hn{dropped}") == names.claim("John")
+
+
+@pytest.mark.parametrize("check", [names.nickname, names.room])
+@pytest.mark.parametrize(
+    "shown",
+    ["", "\u0301John", "John\u0336\u0336\u0336", "John Smith", '{"message"', "x" * 65, "\u200b"],
+    ids=ascii,
+)
+@pytest.mark.parametrize("dropped", DROPPED, ids=ascii)
+def test_it_hides_no_name_that_is_not_valid(
+    check: Callable[[str], str], shown: str, dropped: str
+) -> None:
+    for text in (dropped.join(["", *shown, ""]), dropped + shown, shown + dropped):
+        with pytest.raises(names.InvalidName):
+            check(text)
+
+
+@pytest.mark.parametrize("text", ["\u200d/John", "John\u200d:", " \u200d /John", "\ufe0f／John"])
+def test_it_hides_no_syntax(text: str) -> None:
     with pytest.raises(names.InvalidName):
-        check("a" + "\u0301\u0323" * 128)
+        names.nickname(text)
+
+
+def test_white_space_beside_it_is_removed() -> None:
+    assert names.nickname(" \u200d\n\ufe0f John \u200c\t\u200d") == "John"
+
+
+@pytest.mark.parametrize("check", [names.nickname, names.room])
+def test_it_does_not_count(check: Callable[[str], str]) -> None:
+    name = "u\u0308" * 32
+    assert check("\u200d".join(name)) == check(DROPPED * 1_000 + name) == "ü" * 32
+
+
+# Frames of API Gateway
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        '{"',
+        '{"message"',
+        '{"x',
+        '\u200d{\ufe0f"message"',
+        '｛"message"',
+        "{＂message＂",
+        "﹛＂message＂",
+        '︷"message"',
+        "{“message”",  # what people take for it
+        "{''message''",
+        "❴”message”",
+    ],
+)
+def test_no_name_begins_like_a_frame_of_api_gateway(name: str) -> None:
+    for check in (names.nickname, names.room):
+        with pytest.raises(names.InvalidName):
+            check(name)
+
+
+@pytest.mark.parametrize("name", ["{John}", "{", '"John"', 'J{"', "{'John'}", '[{"'])
+def test_braces_and_quotes_elsewhere_are_valid(name: str) -> None:
+    assert names.nickname(name) == names.room(name) == name
 
 
 # Marks
@@ -340,7 +450,10 @@ def is_assigned(character: str) -> bool:
     return unicodedata.category(character) not in ("Cn", "Co", "Cs")
 
 
-def valid_characters() -> Iterator[str]:
+@cache
+def valid_characters() -> list[str]:
+    valid = []
     for character in filter(is_assigned, map(chr, range(0x110000))):
         with suppress(names.InvalidName):
-            yield names.nickname(character)
+            valid.append(names.nickname(character))
+    return valid

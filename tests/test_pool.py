@@ -1,12 +1,9 @@
-"""Connections: kept, replaced, timed out, over TLS."""
+"""Connections: kept, replaced, timed out; over TLS: test_tls.py."""
 
 import socket
-import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -31,8 +28,8 @@ Connect = Callable[..., Pool[str]]
 def connect() -> Iterator[Connect]:
     with ExitStack() as stack:
 
-        def make(url: str, tls: ssl.SSLContext | None = None, seconds: float = 3.0) -> Pool[str]:
-            return stack.enter_context(closing(Pool[str](Endpoint.parse(url), tls, seconds)))
+        def make(url: str, seconds: float = 3.0) -> Pool[str]:
+            return stack.enter_context(closing(Pool[str](Endpoint.parse(url), None, seconds)))
 
         yield make
 
@@ -74,11 +71,6 @@ def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> HttpAnswer | F
     except Failure as failure:
         return failure
     return finish(pool)[ticket]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    while not condition():
-        time.sleep(0.001)
 
 
 def test_a_connection_is_kept(connections: Connections, pool: Pool[str]) -> None:
@@ -236,102 +228,6 @@ def test_a_server_that_reads_slowly(connect: Connect) -> None:
         assert {request.body for request in connections.requests} == {body}
 
 
-# TLS
-
-
-@pytest.fixture(scope="module")
-def authority() -> Any:
-    return pytest.importorskip("trustme").CA()  # not required for plain `pytest`
-
-
-@pytest.fixture
-def trust(authority: Any) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
-@pytest.fixture
-def secure(authority: Any) -> Iterator[Connections]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    with Connections(tls=context) as connections:
-        yield connections
-
-
-@pytest.mark.parametrize("size", [5, 131_072])
-def test_tls_connections_are_kept(
-    connect: Connect, secure: Connections, trust: ssl.SSLContext, size: int
-) -> None:
-    pool = connect(secure.url, trust)
-
-    def post_to_each() -> None:
-        pool.refresh()
-        for number in range(8):
-            start(pool, str(number), b"x" * size)
-        assert {str(answer) for answer in finish(pool).values()} == {"200 {}"}
-
-    post_to_each()
-    post_to_each()
-    assert secure.opened == 8
-    secure.close_connections()
-    post_to_each()
-    assert secure.opened == 16
-    assert {len(request.body) for request in secure.requests} == {size}
-
-
-@pytest.mark.parametrize("kind", ["half", "drop", "plain"])
-def test_an_answer_lost_over_tls(
-    connect: Connect, secure: Connections, trust: ssl.SSLContext, kind: Answer
-) -> None:
-    secure.will_answer("a", kind)
-    assert type(outcome(connect(secure.url, trust), "a")) is NoAnswer
-
-
-def test_a_record_that_comes_after_an_answer_is_nobodys(
-    connect: Connect, secure: Connections, trust: ssl.SSLContext
-) -> None:
-    """Over TLS, one read gets one record."""
-    pool = connect(secure.url, trust)
-    ok, _ = secure.written(200)
-    gone, _ = secure.written(410)
-    secure.will_answer("a", (*ok, *gone))
-    assert isinstance(outcome(pool, "a"), HttpAnswer)
-    (connection,) = pool._idle
-    wait_for(connection.has_unread)
-    start(pool, "b")
-    assert str(finish(pool)["b"]) == "200 {}"
-    assert secure.opened == 2
-
-
-def test_nothing_is_sent_to_a_server_with_an_unknown_authority(
-    connect: Connect, secure: Connections
-) -> None:
-    failure = outcome(connect(secure.url), "a")
-    assert isinstance(failure, Unreachable)
-    assert "CERTIFICATE_VERIFY_FAILED" in str(failure)
-    assert secure.requests == []
-
-
-def test_nothing_is_sent_to_a_server_with_another_hosts_certificate(
-    connect: Connect, secure: Connections, trust: ssl.SSLContext
-) -> None:
-    failure = outcome(connect(secure.url.replace("127.0.0.1", "localhost"), trust), "a")
-    assert isinstance(failure, Unreachable)
-    assert "Hostname mismatch" in str(failure)
-    assert secure.requests == []
-
-
 def test_a_server_that_does_not_speak_tls(connect: Connect, connections: Connections) -> None:
     failure = outcome(connect(connections.url.replace("http:", "https:"), seconds=0.3), "a")
-    assert isinstance(failure, Unreachable)
-
-
-def test_a_connection_that_breaks_as_tls_begins(connect: Connect, secure: Connections) -> None:
-    class Breaking(ssl.SSLContext):
-        def wrap_socket(self, sock: socket.socket, *_: object, **__: object) -> ssl.SSLSocket:
-            socket.close(sock.detach())  # as the real one does
-            raise ConnectionResetError("reset by peer")
-
-    failure = outcome(connect(secure.url, Breaking(ssl.PROTOCOL_TLS_CLIENT)), "a")
     assert isinstance(failure, Unreachable)

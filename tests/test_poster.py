@@ -4,7 +4,7 @@ import itertools
 import random
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from operator import add
 
@@ -12,14 +12,32 @@ import pytest
 from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
-from chalicelib.posting import POOL_SIZE, Poster, delivery, pool, sigv4
+from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, Poster, Result, delivery, pool, sigv4
 from chalicelib.posting.pool import FIRST_CONNECTIONS
 from tests.connections import ODD_ANSWERS, Answer
 from tests.simulation import Simulation
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
 
-Connect = Callable[..., Poster]
+
+class Member(str):
+    """An id of a connection that is its own target."""
+
+    @property
+    def id(self) -> str:
+        return self
+
+
+class IdPoster(Poster):
+    """Posts to plain ids."""
+
+    def post(  # type: ignore[override]
+        self, ids: Iterable[str], message: str | bytes, seconds: float = BROADCAST_SECONDS
+    ) -> Result[Member]:
+        return super().post(map(Member, ids), message, seconds)
+
+
+Connect = Callable[..., IdPoster]
 
 
 @pytest.fixture
@@ -32,15 +50,15 @@ def connections() -> Iterator[Simulation]:
 def connect(connections: Simulation) -> Iterator[Connect]:
     with ExitStack() as stack:
 
-        def make(url: str, credentials: sigv4.Credentials = CREDENTIALS) -> Poster:
-            poster = Poster(url, "eu-west-1", credentials, clock=connections)
+        def make(url: str, credentials: sigv4.Credentials = CREDENTIALS) -> IdPoster:
+            poster = IdPoster(url, "eu-west-1", credentials, clock=connections)
             return stack.enter_context(closing(poster))
 
         yield make
 
 
 @pytest.fixture
-def poster(connections: Simulation, connect: Connect) -> Poster:
+def poster(connections: Simulation, connect: Connect) -> IdPoster:
     return connect(connections.url)
 
 
@@ -56,24 +74,28 @@ def throttled_forever() -> Iterator[str]:
     return (f"throttled{number}" for number in itertools.count())
 
 
-def test_everybody_gets_the_message_once(connections: Simulation, poster: Poster) -> None:
+def test_everybody_gets_the_message_once(connections: Simulation, poster: IdPoster) -> None:
     result = poster.post(members(500), "hello ✓")
     assert (result.delivered, result.gone, result.failed, result.stopped) == (500, [], {}, "")
     assert connections.posts == {member: ["hello ✓"] for member in members(500)}
 
 
-def test_nobody_to_post_to(connections: Simulation, poster: Poster) -> None:
+def test_nobody_to_post_to(connections: Simulation, poster: IdPoster) -> None:
     assert poster.post([], "hello").delivered == 0
     assert connections.opened == 0
 
 
-def test_an_id_listed_twice_gets_the_message_twice(connections: Simulation, poster: Poster) -> None:
+def test_an_id_listed_twice_gets_the_message_twice(
+    connections: Simulation, poster: IdPoster
+) -> None:
     assert poster.post(["a", "a"], "hello").delivered == 2
     assert connections.received("a") == ["hello", "hello"]
 
 
 @pytest.mark.parametrize("message", [b"", b"\x00\xff", b"x" * 131_072])
-def test_any_message_arrives_whole(connections: Simulation, poster: Poster, message: bytes) -> None:
+def test_any_message_arrives_whole(
+    connections: Simulation, poster: IdPoster, message: bytes
+) -> None:
     assert poster.post(members(20), message).delivered == 20
     assert {request.body for request in connections.requests} == {message}
 
@@ -107,7 +129,7 @@ def test_missing_credentials_are_raised(connect: Connect, connections: Simulatio
 
 
 def test_gone_connections_are_listed_and_do_not_stop_the_others(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.gone = {f"gone{number}" for number in range(50)}
     ids = itertools.chain(*zip(connections.gone, members(50), strict=True))
@@ -117,7 +139,9 @@ def test_gone_connections_are_listed_and_do_not_stop_the_others(
     assert max(connections.attempts.values()) == 1
 
 
-def test_a_connection_is_gone_by_the_status_alone(connections: Simulation, poster: Poster) -> None:
+def test_a_connection_is_gone_by_the_status_alone(
+    connections: Simulation, poster: IdPoster
+) -> None:
     connections.names_errors = False
     connections.gone = {"a"}
     assert poster.post(["a"], "hello").gone == ["a"]
@@ -125,7 +149,7 @@ def test_a_connection_is_gone_by_the_status_alone(connections: Simulation, poste
 
 @pytest.mark.parametrize("answers", [[429] * 2, [500], [502] * 3, [503] * 2])
 def test_transient_errors_are_retried(
-    connections: Simulation, poster: Poster, answers: list[int]
+    connections: Simulation, poster: IdPoster, answers: list[int]
 ) -> None:
     connections.will_answer("a", *answers)
     result = poster.post(["a", *members(100)], "hello")
@@ -134,7 +158,7 @@ def test_transient_errors_are_retried(
 
 
 def test_a_lasting_server_error_is_given_up_after_some_attempts(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", *[500] * 100)
     result = poster.post(["a", *members(100)], "hello")
@@ -146,7 +170,7 @@ def test_a_lasting_server_error_is_given_up_after_some_attempts(
 @pytest.mark.parametrize("refused", [1, 10])
 @pytest.mark.parametrize("others", [0, 1, 100])
 def test_members_that_alone_are_refused_are_given_up_soon(
-    connections: Simulation, poster: Poster, refused: int, others: int
+    connections: Simulation, poster: IdPoster, refused: int, others: int
 ) -> None:
     """The buffers of these clients are full."""
     full = [f"full{number}" for number in range(refused)]
@@ -162,7 +186,7 @@ def test_members_that_alone_are_refused_are_given_up_soon(
 @pytest.mark.parametrize(("count", "rate"), [(500, 200), (10, 3)])
 def test_throttling_is_ridden_out(
     connections: Simulation,
-    poster: Poster,
+    poster: IdPoster,
     monkeypatch: pytest.MonkeyPatch,
     count: int,
     rate: int,
@@ -191,7 +215,7 @@ class TokenBucket:
 
 
 def test_lasting_throttling_is_given_up_after_some_time(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.otherwise = 429
     result = poster.post(members(300), "hello")
@@ -203,7 +227,7 @@ def test_lasting_throttling_is_given_up_after_some_time(
 
 
 def test_pauses_grow(
-    connections: Simulation, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[tuple[float, float]] = []
 
@@ -221,7 +245,7 @@ def test_pauses_grow(
 
 @pytest.mark.parametrize("status", [400, 403, 404, 413, 302, 204])
 def test_other_answers_are_reported_and_not_retried(
-    connections: Simulation, poster: Poster, status: int
+    connections: Simulation, poster: IdPoster, status: int
 ) -> None:
     connections.will_answer("a", status)
     result = poster.post(["a", *members(100)], "hello")
@@ -238,7 +262,7 @@ GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
 
 @pytest.mark.parametrize("are_kept", [False, True])
 def test_an_answer_that_is_not_http_ends_one_post(
-    connections: Simulation, poster: Poster, are_kept: bool
+    connections: Simulation, poster: IdPoster, are_kept: bool
 ) -> None:
     odd = {f"odd{n}": answer for n, answer in enumerate([*ODD_ANSWERS, b"HTTP/1.1 200 OK\n\n"])}
     if are_kept:
@@ -253,7 +277,7 @@ def test_an_answer_that_is_not_http_ends_one_post(
 
 @pytest.mark.parametrize("extra", [GONE, GONE * 1_000, b"\0", b"\r\n", GONE[:5]])
 def test_bytes_beyond_an_answer_are_nobodys(
-    connections: Simulation, poster: Poster, extra: bytes
+    connections: Simulation, poster: IdPoster, extra: bytes
 ) -> None:
     ok, _ = connections.written(200)
     for member in members(100):
@@ -265,7 +289,7 @@ def test_bytes_beyond_an_answer_are_nobodys(
 
 @pytest.mark.parametrize("extra", [GONE, GONE * 1_000, b"\0", b"\r\n", GONE[:5]])
 def test_bytes_that_come_on_idle_connections_are_nobodys(
-    connections: Simulation, poster: Poster, extra: bytes
+    connections: Simulation, poster: IdPoster, extra: bytes
 ) -> None:
     said = 0
 
@@ -296,7 +320,7 @@ def hang(connections: Simulation, count: int) -> list[str]:
 @pytest.mark.parametrize("order", [add, lambda some, others: others + some, mixed])
 def test_posts_that_hang_hold_up_nobody_else(
     connections: Simulation,
-    poster: Poster,
+    poster: IdPoster,
     count: int,
     order: Callable[[list[str], list[str]], list[str]],
 ) -> None:
@@ -310,7 +334,7 @@ def test_posts_that_hang_hold_up_nobody_else(
 
 
 def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     hanging = hang(connections, 2 * pool.MAX_IN_FLIGHT)
     result = poster.post(hanging + members(100), "hello")
@@ -320,7 +344,9 @@ def test_with_too_many_hanging_posts_the_others_wait_until_some_are_given_up(
     assert connections.most_open == pool.MAX_IN_FLIGHT
 
 
-def test_nothing_is_given_up_while_the_api_is_slow(connections: Simulation, poster: Poster) -> None:
+def test_nothing_is_given_up_while_the_api_is_slow(
+    connections: Simulation, poster: IdPoster
+) -> None:
     """It answers 100 posts a second, whoever asks: more connections would not help."""
     connections.one_at_a_time = True
     result = poster.post(members(300), "hello")
@@ -330,7 +356,7 @@ def test_nothing_is_given_up_while_the_api_is_slow(connections: Simulation, post
 
 
 def test_an_answer_lost_on_a_new_connection_is_not_retried(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", "drop")
     result = poster.post(["a"], "hello")
@@ -339,7 +365,7 @@ def test_an_answer_lost_on_a_new_connection_is_not_retried(
 
 
 def test_a_post_on_a_stale_connection_is_retried_once(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop", "drop")
     poster.post(["a"], "hello")
@@ -348,7 +374,7 @@ def test_a_post_on_a_stale_connection_is_retried_once(
 
 
 def test_a_post_on_a_stale_connection_is_delivered_over_a_new_one(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop")
     for _ in range(2):
@@ -358,19 +384,19 @@ def test_a_post_on_a_stale_connection_is_delivered_over_a_new_one(
 # Connections
 
 
-def test_calls_share_connections(connections: Simulation, poster: Poster) -> None:
+def test_calls_share_connections(connections: Simulation, poster: IdPoster) -> None:
     for _ in range(6):
         assert poster.post(members(500), "hello").delivered == 500
     assert connections.opened <= POOL_SIZE
 
 
-def test_few_members_open_few_connections(connections: Simulation, poster: Poster) -> None:
+def test_few_members_open_few_connections(connections: Simulation, poster: IdPoster) -> None:
     poster.post(members(3), "hello")
     assert connections.opened <= 3
 
 
 def test_connections_that_were_closed_between_calls_are_replaced(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     poster.post(members(200), "hello")
     connections.close_connections()
@@ -379,7 +405,7 @@ def test_connections_that_were_closed_between_calls_are_replaced(
 
 
 def test_connections_that_close_during_a_broadcast_are_replaced(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.answers_a_connection = 5
     assert poster.post(members(500), "hello").delivered == 500
@@ -408,7 +434,7 @@ def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyP
 
 
 def test_everybody_gets_the_message_although_one_address_refuses(
-    connections: Simulation, poster: Poster, monkeypatch: pytest.MonkeyPatch
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         refusing = unused.getsockname()
@@ -422,7 +448,7 @@ def test_everybody_gets_the_message_although_one_address_refuses(
 # Time
 
 
-def test_time_runs_out(connections: Simulation, poster: Poster) -> None:
+def test_time_runs_out(connections: Simulation, poster: IdPoster) -> None:
     connections.otherwise = 429
     ids = throttled_forever()
     result = poster.post(ids, "hello", seconds=1)
@@ -434,7 +460,7 @@ def test_time_runs_out(connections: Simulation, poster: Poster) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1.0])
 def test_without_time_nothing_is_posted(
-    connections: Simulation, poster: Poster, seconds: float
+    connections: Simulation, poster: IdPoster, seconds: float
 ) -> None:
     ids = iter(members(3))
     result = poster.post(ids, "hello", seconds)
@@ -444,7 +470,7 @@ def test_without_time_nothing_is_posted(
     assert connections.opened == 0
 
 
-def test_the_last_answers_are_waited_for_briefly(connections: Simulation, poster: Poster) -> None:
+def test_the_last_answers_are_waited_for_briefly(connections: Simulation, poster: IdPoster) -> None:
     """Every connection hangs, so posts that wait for a retry find no room in time."""
     for member in members(20):
         connections.will_answer(member, 429)
@@ -457,7 +483,7 @@ def test_the_last_answers_are_waited_for_briefly(connections: Simulation, poster
 
 
 def test_answers_get_no_more_of_a_short_time_than_posts(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.otherwise = "slow"
     result = poster.post(members(1), "hello", seconds=0.3)
@@ -466,7 +492,7 @@ def test_answers_get_no_more_of_a_short_time_than_posts(
 
 
 def test_a_stale_connection_is_not_replaced_when_time_is_up(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("a", 200, "drop")
     poster.post(["a"], "hello")
@@ -477,7 +503,7 @@ def test_a_stale_connection_is_not_replaced_when_time_is_up(
 
 
 def test_an_id_that_comes_too_late_is_still_posted_to(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     def late() -> Iterator[str]:
         connections.now += 0.2
@@ -494,7 +520,7 @@ def test_an_id_that_comes_too_late_is_still_posted_to(
 
 @pytest.mark.parametrize("throttled", [False, True])
 def test_ids_are_not_taken_ahead(
-    connections: Simulation, poster: Poster, monkeypatch: pytest.MonkeyPatch, throttled: bool
+    connections: Simulation, poster: IdPoster, monkeypatch: pytest.MonkeyPatch, throttled: bool
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda *_: 0.2)
     ahead: list[int] = []
@@ -514,7 +540,7 @@ def test_ids_are_not_taken_ahead(
 
 
 def test_posting_starts_before_the_last_page_is_read(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     def pages() -> Iterator[str]:
         yield from members(100)
@@ -525,7 +551,7 @@ def test_posting_starts_before_the_last_page_is_read(
 
 
 def test_an_error_of_the_iterator_is_raised_once_the_others_have_the_message(
-    connections: Simulation, poster: Poster
+    connections: Simulation, poster: IdPoster
 ) -> None:
     connections.will_answer("member1=", 429, 500)
 
@@ -539,7 +565,7 @@ def test_an_error_of_the_iterator_is_raised_once_the_others_have_the_message(
     assert poster.post(members(100), "again").delivered == 100
 
 
-def test_calls_from_several_threads(connections: Simulation, poster: Poster) -> None:
+def test_calls_from_several_threads(connections: Simulation, poster: IdPoster) -> None:
     results: list[int] = []
     threads = [
         threading.Thread(

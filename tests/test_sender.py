@@ -2,22 +2,21 @@
 
 import json
 import logging
-import ssl
+import os
 from collections.abc import Iterator
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from boto3.session import Session
 from botocore.exceptions import ClientError
+from chalice import WebsocketDisconnectedError
 
-from chalicelib import Handler, Sender
+from chalicelib import Sender, Storage
 from chalicelib.log import JsonFormatter
+from chalicelib.metrics import counting
 from chalicelib.posting import ANSWER_SECONDS, Poster, Result
-from chalicelib.rows import Connection, unpack
-from chalicelib.sender import CHUNK
+from chalicelib.rows import Connection
 from tests.conftest import Chat, Person
-from tests.connections import Connections
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -89,7 +88,7 @@ def test_a_whole_room_that_is_gone_is_removed(chat: Chat) -> None:
     for person in [chat.person(f"p{n}", "chalice") for n in range(5)]:
         person.vanishes()
     removed = chat.sender.broadcast(chat.storage.get_connection_ids_by_room("chalice"), "Hi")
-    assert [connection.username for connection in removed] == [f"p{n}" for n in range(5)]
+    assert sorted(each.username for each in removed) == [f"p{n}" for n in range(5)]
     assert chat.rows() == []
 
 
@@ -99,9 +98,9 @@ def test_posts_end_before_the_deadline(
     """`Poster.post` returns `ANSWER_SECONDS` after its time at the latest."""
     posted: list[float] = []
 
-    def post(self: Poster, ids: Iterator[str], message: str, seconds: float) -> Result:
+    def post(self: Poster, targets: Iterator[Connection], message: str, seconds: float) -> Any:
         posted.append(seconds)
-        return Result(delivered=len(list(ids)))
+        return Result[Connection](delivered=len(list(targets)))
 
     monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 7.0)
     monkeypatch.setattr(Poster, "post", post)
@@ -136,110 +135,93 @@ def test_is_gone_is_false_when_in_doubt(
     assert [line["level"] for line in logged(caplog)] == ["ERROR"]
 
 
-# The authorities to trust
+# Without an address, as in the tutorial
+
+
+class TutorialsApi:
+    """Chalice's `websocket_api`, as a test of the tutorial's app might replace it."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+        self.closed: list[str] = []
+        self.errors: dict[str, Exception] = {}
+
+    def send(self, connection_id: str, message: str) -> None:
+        self._fail(connection_id)
+        self.sent.append((connection_id, message))
+
+    def close(self, connection_id: str) -> None:
+        self._fail(connection_id)
+        self.closed.append(connection_id)
+
+    def info(self, connection_id: str) -> None:
+        self._fail(connection_id)
+
+    def _fail(self, connection_id: str) -> None:
+        if connection_id in self.errors:
+            raise self.errors[connection_id]
 
 
 @pytest.fixture
-def secure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Connections]:
-    """An API whose certificate the operating system does not trust."""
-    authority = pytest.importorskip("trustme").CA()  # not required for plain `pytest`
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    with Connections(tls=context) as connections:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI", connections.url)
-        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-        yield connections
-
-
-def post_with_a_new_session(chat: Chat) -> None:
-    chat.app.websocket_api.session = Session()
-    chat.sender.post([Connection("a")], "Hi")
-
-
-@pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE"])
-def test_the_authorities_that_the_environment_names_are_trusted(
-    chat: Chat,
-    secure: Connections,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    variable: str,
-) -> None:
-    monkeypatch.setenv(variable, str(tmp_path / "authority.pem"))
-    post_with_a_new_session(chat)
-    assert secure.received("a") == ["Hi"]
-
-
-def test_the_authorities_that_come_with_botocore_are_trusted(
-    chat: Chat, secure: Connections, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "authority.pem").rename(tmp_path / "cacert.pem")
-    monkeypatch.setattr("botocore.__file__", str(tmp_path / "__init__.py"))
-    post_with_a_new_session(chat)
-    assert secure.received("a") == ["Hi"]
-
-
-def test_other_authorities_are_not_trusted(
-    chat: Chat, secure: Connections, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    monkeypatch.setattr("chalicelib.posting.delivery.ATTEMPTS", 1)
-    post_with_a_new_session(chat)
-    assert "CERTIFICATE_VERIFY_FAILED" in logged(caplog)[0]["reasons"]["a"]
-    assert secure.requests == []
-
-
-# Large rooms: the fan-out function
-
-
-class FanOutFunction:
-    """Stands in for Lambda: calls the function with each event, or fails as told."""
-
-    def __init__(self, chat: Chat) -> None:
-        self.chat = chat
-        self.chunks: list[list[Connection]] = []
-        self.sizes: list[int] = []
-        self.fails = False
-
-    def invoke(self, FunctionName: str, InvocationType: str, Payload: bytes) -> None:
-        if self.fails:
-            raise ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
-        assert (FunctionName, InvocationType) == ("the-fan-out", "Event")
-        self.sizes.append(len(Payload))
-        event = json.loads(Payload)
-        self.chunks.append(unpack(event["connections"]))
-        sender = Sender(self.chat.app, self.chat.storage)
-        sender._lambda = self
-        Handler(self.chat.storage, sender).fan_out(event, "the-fan-out")
+def api(monkeypatch: pytest.MonkeyPatch) -> TutorialsApi:
+    for variable in [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL")]:
+        monkeypatch.delenv(variable)
+    return TutorialsApi()
 
 
 @pytest.fixture
-def fan_out(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> FanOutFunction:
-    monkeypatch.setattr("chalicelib.sender.CHUNK", 3)
-    function = FanOutFunction(chat)
-    chat.sender._fan_out_function = "the-fan-out"
-    chat.sender._lambda = function
-    return function
+def sender(api: TutorialsApi, table: Any) -> Sender:
+    app: Any = SimpleNamespace(websocket_api=api)
+    return Sender(app, Storage(table))
+
+
+def test_posts_go_through_the_app(sender: Sender, api: TutorialsApi) -> None:
+    sender.send("c1", "hello")
+    sender.broadcast(["c1", "c2"], "Hi")
+    assert api.sent == [("c1", "hello"), ("c1", "Hi"), ("c2", "Hi")]
+    sender.close("c1")
+    assert api.closed == ["c1"]
+
+
+def answer(status: int) -> ClientError:
+    return ClientError({"ResponseMetadata": {"HTTPStatusCode": status}}, "PostToConnection")
+
+
+@pytest.mark.parametrize("error", [WebsocketDisconnectedError("c1"), answer(410)])
+def test_a_connection_that_the_app_finds_gone_is_removed(
+    sender: Sender, api: TutorialsApi, table: Any, error: Exception
+) -> None:
+    storage = Storage(table)
+    storage.create_connection("c1")
+    api.errors["c1"] = error
+    sender.close("c1")
+    assert sender.is_gone("c1")
+    assert not sender.is_gone("c2")
+    (removed,) = sender.broadcast(["c1", "c2"], "Hi")
+    assert removed.id == "c1"
+    assert api.sent == [("c2", "Hi")]
+    assert storage.get_record_by_connection("c1") == {}
+
+
+def test_a_failure_of_the_app_is_logged_and_the_others_get_the_message(
+    sender: Sender, api: TutorialsApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.errors["c1"] = answer(403)
+    sender.broadcast(["c1", "c2"], "Hi")
+    assert api.sent == [("c2", "Hi")]
+    (line,) = logged(caplog)
+    assert list(line["reasons"]) == ["c1"]
+
+
+# Large rooms
 
 
 def people(count: int) -> Iterator[Connection]:
     return (Connection(f"c{n}", f"p{n}", "tea") for n in range(count))
 
 
-def test_a_large_room_is_spread_in_chunks(chat: Chat, fan_out: FanOutFunction) -> None:
-    chat.sender.post(people(11), "Grüße")
-    assert {id: chat.connections.received(id) for id in list(chat.connections.posts)} == {
-        f"c{n}": ["Grüße"] for n in range(11)
-    }
-    assert fan_out.chunks == [list(people(11))[n : n + 3] for n in (3, 6, 9)]
-
-
-@pytest.mark.parametrize("chunk", [2, 3, 5])
 @pytest.mark.parametrize("pages", range(5))
-def test_a_page_that_cannot_be_read_costs_those_before_nothing(
-    chat: Chat, fan_out: FanOutFunction, monkeypatch: pytest.MonkeyPatch, chunk: int, pages: int
-) -> None:
-    monkeypatch.setattr("chalicelib.sender.CHUNK", chunk)
-
+def test_a_page_that_cannot_be_read_costs_those_before_nothing(chat: Chat, pages: int) -> None:
     def members() -> Iterator[Connection]:
         yield from people(pages * 3)
         raise ClientError({"Error": {"Code": "InternalServerError"}}, "Query")
@@ -249,56 +231,19 @@ def test_a_page_that_cannot_be_read_costs_those_before_nothing(
     assert chat.connections.posts == {f"c{n}": ["Hi"] for n in range(pages * 3)}
 
 
-def test_a_room_of_one_chunk_is_not_spread(chat: Chat, fan_out: FanOutFunction) -> None:
-    chat.sender.post(people(3), "Hi")
-    assert len(chat.connections.posts) == 3
-    assert fan_out.chunks == []
-
-
-def test_members_that_the_fan_out_function_finds_gone_are_announced(
-    chat: Chat, fan_out: FanOutFunction
-) -> None:
-    members = [chat.person(f"p{n}", "tea") for n in range(7)]
-    members[6].vanishes()
-    chat.connections.posts.clear()
-    members[0].says("Hi")
-    for person in members[:6]:
-        assert sorted(chat.connections.received(person.id)) == ["p0: Hi", "p6 left room."]
-    assert len(chat.storage.get_connection_ids_by_room("tea")) == 6
-
-
-def test_all_posts_are_made_here_if_the_fan_out_function_cannot_be_called(
-    chat: Chat, fan_out: FanOutFunction, caplog: pytest.LogCaptureFixture
-) -> None:
-    fan_out.fails = True
-    chat.sender.post(people(8), "Hi")
-    assert len(chat.connections.posts) == 8
-    assert {line["message"] for line in logged(caplog)} == {
-        "the fan-out function could not be called"
-    }
-
-
-def test_late_posts_are_handed_over_three_times_and_then_given_up(
+@pytest.mark.parametrize("has_address", [True, False])
+def test_posts_that_miss_the_deadline_are_counted_and_logged(
     chat: Chat,
-    fan_out: FanOutFunction,
+    sender: Sender,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    has_address: bool,
 ) -> None:
-    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: 0.5)
-    chat.sender.post(people(2), "Hi")
-    assert fan_out.chunks == [list(people(2))] * 3
-    assert logged(caplog)[-1]["message"] == "posts given up"
+    left = iter([0.5, *[2.0] * 4, *[0.5] * 5])
+    monkeypatch.setattr("chalicelib.aws.seconds_left", lambda: next(left))
+    with counting() as counted:
+        (chat.sender if has_address else sender).post(people(11), "Hi")
+    (line,) = logged(caplog)
+    assert (line["message"], line["failed"]) == ("posts given up", 5)  # no time to count the rest
+    assert counted["PostsFailed"] == 5
     assert not chat.connections.attempts
-
-
-def test_the_largest_chunk_fits_an_asynchronous_invocation(
-    chat: Chat, fan_out: FanOutFunction, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With ids as long as API Gateway's, the longest nicknames, and the text that JSON makes
-    longest."""
-    monkeypatch.setattr("chalicelib.sender.CHUNK", CHUNK)
-    monkeypatch.setattr(Poster, "post", lambda self, ids, *_: Result(delivered=len(list(ids))))
-    longest = (Connection(f"L0SM9cOFvHc{n:04}=", "𝄞" * 32, "𝄞" * 64) for n in range(2 * CHUNK))
-    chat.sender.post(longest, "\x00" * 131_072)
-    assert [len(chunk) for chunk in fan_out.chunks] == [CHUNK]
-    assert fan_out.sizes[0] < 1_000_000

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
 PAGE = "APIHandler"  # the function that serves the web page
-FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect", "FanOut"}
+FUNCTIONS = {"WebsocketConnect", "WebsocketMessage", "WebsocketDisconnect"}
 API_GATEWAY_TIMEOUT = 29  # seconds; nobody waits for a function that runs longer
 
 Template = dict[str, Any]
@@ -237,7 +237,7 @@ def test_the_authorizer_gets_the_token_and_nothing_of_the_chat(template: Templat
     assert authorizer["IdentitySource"] == ["route.request.querystring.token"]
     assert "functions/${Authorize.Arn}/invocations" in authorizer["AuthorizerUri"]["Fn::Sub"]
     permission = template["Resources"]["AuthorizePermission"]["Properties"]
-    assert permission["SourceArn"]["Fn::Sub"].endswith(":${WebsocketAPI}/authorizers/${Authorizer}")
+    assert permission["SourceArn"]["Fn::Sub"].endswith(":${WebsocketAPI}/authorizers/*")
     function = template["Resources"]["Authorize"]["Properties"]
     assert function["Role"] == {"Fn::GetAtt": ["AuthorizeRole", "Arn"]}
     assert function["Timeout"] < API_GATEWAY_TIMEOUT
@@ -270,47 +270,15 @@ def test_connects_and_frames_are_throttled_and_departures_are_not(template: Temp
     assert "DefaultRouteSettings" not in stage
 
 
-def test_access_logs_are_json_with_the_source_ip_and_off_by_default(template: Template) -> None:
+def test_access_logs_are_off_by_default(template: Template) -> None:
     """They need a role that belongs to the account, not to a stack."""
     chat = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]
     page = only(template, "AWS::Serverless::Api")["AccessLogSetting"]
-    for settings, others in ((chat, {"connection_id", "integration_error"}), (page, {"error"})):
-        condition, logs, otherwise = settings["Fn::If"]
+    for settings in (chat, page):
+        condition, _, otherwise = settings["Fn::If"]
         assert (condition, otherwise) == ("HasAccessLogs", NO_VALUE)
-        separator, fields = logs["Format"]["Fn::Join"]
-        line = json.loads(separator.join(fields))
-        assert line["request_id"] == "$context.requestId"  # required by API Gateway
-        assert line["source_ip"] == "$context.identity.sourceIp"
-        assert {"route", "status"} | others <= line.keys()
     assert template["Parameters"]["AccessLogs"]["Default"] == "off"
     assert not of_type(template, "AWS::ApiGateway::Account")
-
-
-def test_access_logs_have_no_token_and_nothing_of_an_account(template: Template) -> None:
-    """No variable of a WebSocket API has the query string; `authorizer` has the account's data."""
-    _, logs, _ = only(template, "AWS::ApiGatewayV2::Stage")["AccessLogSettings"]["Fn::If"]
-    logged = set(re.findall(r"\$context\.([\w.]+)", json.dumps(logs["Format"])))
-    assert logged == {
-        *("requestId", "connectionId", "identity.sourceIp", "routeKey", "eventType"),
-        *("requestTime", "status", "integrationStatus", "integrationLatency"),
-        *("integrationErrorMessage", "error.message"),
-    }
-
-
-def test_a_crashed_fan_out_is_retried_and_then_kept_encrypted_for_a_few_days(
-    template: Template,
-) -> None:
-    """Lambda waits a minute before it retries, so events must live longer than that."""
-    invocations = only(template, "AWS::Lambda::EventInvokeConfig")
-    assert invocations["FunctionName"] == {"Ref": "FanOut"}
-    assert invocations["MaximumRetryAttempts"] == 1
-    assert 60 < invocations["MaximumEventAgeInSeconds"] <= 180
-    assert invocations["DestinationConfig"]["OnFailure"]["Destination"] == {
-        "Fn::GetAtt": ["DeadLetters", "Arn"]
-    }
-    queue = only(template, "AWS::SQS::Queue")
-    assert queue["SqsManagedSseEnabled"] is True
-    assert queue["MessageRetentionPeriod"] <= 4 * 24 * 60 * 60
 
 
 # The web page
@@ -404,9 +372,7 @@ def keys(partition: str, sort: str) -> list[dict[str, str]]:
 # Permissions
 
 
-def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
-    template: Template,
-) -> None:
+def test_the_role_names_this_table_this_api_and_any_partition(template: Template) -> None:
     """No permission is for a prefix that another stack's names could share."""
     assert {
         (statement["Sid"], json.dumps(statement["Resource"])) for statement in statements(template)
@@ -419,8 +385,6 @@ def test_the_role_names_this_table_this_api_these_functions_and_any_partition(
         ),
         ("UseTable", '{"Fn::GetAtt": ["ChaliceChatTable", "Arn"]}'),
         ("ReadIndex", '{"Fn::Sub": "${ChaliceChatTable.Arn}/index/ReverseLookup"}'),
-        ("KeepDeadLetters", '{"Fn::GetAtt": ["DeadLetters", "Arn"]}'),
-        ("InvokeFanOut", '{"Fn::GetAtt": ["FanOut", "Arn"]}'),
         ("SendTraces", '"*"'),  # X-Ray has no resources to name
     }
 
@@ -465,9 +429,8 @@ def test_it_costs_nothing_idle(template: Template) -> None:
         "AWS::ApiGatewayV2::Deployment",
         *("AWS::ApiGatewayV2::Integration", "AWS::ApiGatewayV2::Route"),
         *("AWS::ApiGatewayV2::Stage", "AWS::DynamoDB::Table", "AWS::IAM::ManagedPolicy"),
-        *("AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig"),
-        *("AWS::Lambda::Permission", "AWS::Logs::LogGroup", "AWS::Serverless::Api"),
-        *("AWS::Serverless::Function", "AWS::SQS::Queue"),
+        *("AWS::IAM::Role", "AWS::Lambda::Permission", "AWS::Logs::LogGroup"),
+        *("AWS::Serverless::Api", "AWS::Serverless::Function"),
     }
     assert only(template, "AWS::DynamoDB::Table")["BillingMode"] == "PAY_PER_REQUEST"
     assert "ProvisionedConcurrency" not in json.dumps(template)
@@ -484,10 +447,13 @@ def test_the_log_groups_are_the_stacks_own(template: Template) -> None:
     assert groups.keys() == {"FunctionLogs", "ApiLogs"}
     for group in groups.values():
         assert group == {"RetentionInDays": {"Ref": "LogRetentionDays"}}
-    assert template["Globals"]["Function"]["LoggingConfig"] == {"LogGroup": {"Ref": "FunctionLogs"}}
+    assert template["Globals"]["Function"]["LoggingConfig"] == {
+        "LogGroup": {"Ref": "FunctionLogs"},
+        "LogFormat": "JSON",
+    }
 
 
-@pytest.mark.parametrize("name", ["ChaliceChatTable", "DeadLetters", "FunctionLogs", "ApiLogs"])
+@pytest.mark.parametrize("name", ["ChaliceChatTable", "FunctionLogs", "ApiLogs"])
 def test_data_is_deleted_with_the_stack_on_purpose(template: Template, name: str) -> None:
     resource = template["Resources"][name]
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Delete"
@@ -523,9 +489,15 @@ def test_it_can_be_deployed_without_a_bucket_for_the_template(
 
 
 def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
-    """Not even informational findings, except W2531, the age of the Python that runs this."""
+    """Not even informational findings, except W2531, the age of the Python that runs this.
+
+    In `sam.json`, cfn-lint does not check names that begin like a function: SAM might add them.
+    """
+    command = [sys.executable, "-m", "scripts.expand", str(sam_json.parent)]
+    noted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert noted.stdout.startswith("Not linted: ")
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
-    command += ["--", str(sam_json), str(MONITORING)]
+    command += ["--", str(sam_json), str(sam_json.with_name("expanded.json")), str(MONITORING)]
     linted = subprocess.run(command, capture_output=True, text=True)
     assert linted.stdout + linted.stderr == ""
     assert linted.returncode == 0
@@ -563,7 +535,6 @@ def alarm_metrics(alarm: dict[str, Any]) -> list[dict[str, Any]]:
             {"Table"},
         ),
         ("SlowAlarm", "AWS/ApiGateway", {"IntegrationLatency"}, {"WebsocketAPI"}),
-        ("DeadLettersAlarm", "AWS/SQS", {"ApproximateNumberOfMessagesVisible"}, {"DeadLetters"}),
     ],
 )
 def test_an_alarm_is_about_this_chat_and_in_the_docs(
@@ -664,7 +635,7 @@ def unpacked(archive: Path) -> Path:
 
 def test_the_package_has_only_the_services_that_the_functions_call(package: Path) -> None:
     described = {path.name for path in (package / "botocore" / "data").iterdir() if path.is_dir()}
-    assert described == {"apigatewaymanagementapi", "lambda"}
+    assert described == {"apigatewaymanagementapi", "dynamodb"}
     for module in (
         "app.py",
         "chalicelib/page/index.html",
@@ -710,11 +681,11 @@ def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
     """As in Lambda: without site-packages, with compiled files that are used but not writable."""
     use = (
         "import app;"
-        "[app.app.websocket_api.session.client(name, endpoint_url='http://127.0.0.1')"
-        " for name in ('apigatewaymanagementapi', 'lambda')];"
-        "print(app.STORAGE.__dict__['table'].name, app.__cached__)"
+        "app.app.websocket_api.session.client('apigatewaymanagementapi');"
+        "print(app.STORAGE.table.name, app.__cached__)"
     )
-    table, compiled = run_in(package, use, TABLE="ChaliceChat")
+    settings = {"TABLE": "ChaliceChat", "AWS_EC2_METADATA_DISABLED": "true"}  # no credentials
+    *_, table, compiled = run_in(package, use, **settings)
     assert table == "ChaliceChat"
     assert Path(compiled).exists()
     assert compiled.startswith(str(package))

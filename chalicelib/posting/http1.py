@@ -41,7 +41,7 @@ class Answer(NamedTuple):
         return f"{self.status} {self.body[:MAX_REASON].decode(errors='replace')}".rstrip()
 
 
-def parse(data: bytes, ended: bool, longest: int = MAX_ANSWER) -> Answer | None:
+def parse(data: bytes, ended: bool) -> Answer | None:
     """Read an answer; None while bytes are missing.
 
     Anything that RFC 9112 does not allow a server to send is an error, even where the RFC lets a
@@ -50,13 +50,12 @@ def parse(data: bytes, ended: bool, longest: int = MAX_ANSWER) -> Answer | None:
 
     :param data: all bytes so far.
     :param ended: no more will come.
-    :param longest: maximum size.
     :raises ConnectionError: the data is not, and cannot become, an answer.
     """
     answer = _parse(data, ended)
     if answer is None and ended:
         raise ConnectionError("closed before the answer was complete")
-    if answer is None and len(data) >= longest:
+    if answer is None and len(data) >= MAX_ANSWER:
         raise ConnectionError("answer too long")
     return answer
 

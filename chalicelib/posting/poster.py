@@ -3,8 +3,9 @@
 import ssl
 import threading
 from collections.abc import Iterable
+from typing import Any
 
-from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Delivery, Post, Result
+from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, AnyTarget, Delivery, Post, Result
 from .http1 import Endpoint
 from .pool import REAL_TIME, Clock, Pool
 from .sigv4 import Credentials, Signer
@@ -39,22 +40,22 @@ class Poster:
         self._endpoint = Endpoint.parse(endpoint)
         self._region = region
         self._credentials = credentials
-        self._pool = Pool[Post](self._endpoint, tls, ANSWER_SECONDS, clock)
+        self._pool = Pool[Post[Any]](self._endpoint, tls, ANSWER_SECONDS, clock)
         self._lock = threading.Lock()
 
     def post(
         self,
-        connection_ids: Iterable[str],
+        targets: Iterable[AnyTarget],
         message: str | bytes,
         seconds: float = BROADCAST_SECONDS,
-    ) -> Result:
-        """Post `message` to each of `connection_ids`, in no particular order.
+    ) -> Result[AnyTarget]:
+        """Post `message` to the connection of each target, in no particular order.
 
-        Ids are taken one by one as connections become free: the first post leaves before the
-        second page of ids is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more
-        only while posts hang. An id that is listed twice gets the message twice. While the iterator
+        Targets are taken one by one as connections become free: the first post leaves before the
+        second page is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more
+        only while posts hang. A target that is listed twice gets the message twice. While the iterator
         blocks (reading its next page), posts in flight continue but none starts, so a page should
-        hold many ids: 10 ms each cost 20 % with 1,000 ids a page, and 65 % with 100.
+        hold many: 10 ms each cost 20 % with 1,000 targets a page, and 65 % with 100.
 
         A failing post never stops the others:
 
@@ -76,26 +77,27 @@ class Poster:
         `MAX_IN_FLIGHT` posts are in flight; if that many hang, the others wait until some are given
         up.
 
-        After `seconds`, no post or retry starts. Ids are then left in the iterator, and
-        `Result.stopped` says why. The same happens to ids once a post has used up its attempts to
+        After `seconds`, no post or retry starts. Targets are then left in the iterator, and
+        `Result.stopped` says why. The same happens to targets once a post has used up its attempts to
         connect. Posts that are waiting for a retry when time is up are in `Result.failed`. The call
         returns within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the
-        time that the iterator and the resolver block; an id that the iterator yields too late is
-        still posted to. With 0 seconds or less, nothing is posted and no id is taken.
+        time that the iterator and the resolver block; a target already taken is still
+        posted to. With 0 seconds or less, nothing is posted and no target is taken.
 
         Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms for a
-        new TLS connection. Memory does not grow with the number of ids, except for those in the
+        new TLS connection. Memory does not grow with the number of targets, except for those in the
         result.
 
         :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
+            API Gateway splits it into frames of 32 KB.
         :raises Exception: from the iterator or the credentials, never for a post or the network.
-            The ids before the iterator's exception are posted to first; their results are lost.
+            The targets before the iterator's exception are posted to first; their results are lost.
         """
         body = message.encode() if isinstance(message, str) else message
         with self._lock:
             credentials = self._credentials.get_frozen_credentials()
             signer = Signer(self._endpoint, self._region, credentials, body)
-            return Delivery(self._pool, signer, iter(connection_ids), seconds).run()
+            return Delivery(self._pool, signer, iter(targets), seconds).run()
 
     def close(self) -> None:
         """Close the idle connections. The poster can be used again."""

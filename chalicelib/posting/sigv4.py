@@ -1,4 +1,4 @@
-"""Signs posts, and requests to DynamoDB, with AWS Signature Version 4.
+"""Signs posts with AWS Signature Version 4.
 
 docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -85,31 +85,6 @@ class Signer:
         signature.update(canonical.encode())
         head = f"POST {self._path}{quoted}{self._before_signature}{signature.hexdigest()}\r\n\r\n"
         return head.encode() + self._body
-
-
-def signed(
-    credentials: FrozenCredentials, region: str, service: str, headers: dict[str, str], body: bytes
-) -> dict[str, str]:
-    """The headers, plus those that sign a POST to the path "/".
-
-    `host` must be among them, and all names in lower case.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
-    headers = headers | {"x-amz-date": stamp}
-    if credentials.token:
-        headers["x-amz-security-token"] = credentials.token
-    names = ";".join(sorted(headers))
-    lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
-    request = "\n".join(["POST", "/", "", *lines, "", names, hashlib.sha256(body).hexdigest()])
-    canonical = hashlib.sha256(request.encode()).hexdigest()
-    to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}".encode()
-    signature = hmac.digest(_signing_key(credentials, scope), to_sign, "sha256").hex()
-    credential = f"Credential={credentials.access_key}/{scope}"
-    headers["authorization"] = (
-        f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={names}, Signature={signature}"
-    )
-    return headers
 
 
 def _signing_key(credentials: FrozenCredentials, scope: str) -> bytes:

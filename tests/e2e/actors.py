@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import queue
@@ -39,10 +40,24 @@ class Person:
     def says(self, text: str) -> None:
         self._socket.send(text)
 
+    def says_in_frames(self, *parts: str) -> None:
+        """One message in several frames."""
+        for n, part in enumerate(parts):
+            opcode = websocket.ABNF.OPCODE_CONT if n else websocket.ABNF.OPCODE_TEXT
+            is_last = int(n == len(parts) - 1)
+            frame = websocket.ABNF.create_frame(part.encode(), opcode, is_last)
+            self._socket.send_frame(frame)
+
     def hears(self, *texts: str) -> None:
         """These are the next frames; they have come, or come soon."""
         for text in texts:
             assert self._next(PATIENCE) == text
+
+    def hears_of_a_failure(self) -> None:
+        """The next frame is the one that API Gateway sends if a function fails."""
+        frame = json.loads(self._next(PATIENCE) or "")
+        assert frame.keys() == {"message", "connectionId", "requestId"}
+        assert frame["message"] == "Internal server error"
 
     def hears_nothing(self) -> None:
         """No further frame has come, and none comes soon."""

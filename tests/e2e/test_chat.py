@@ -61,7 +61,7 @@ ODD_TEXTS = [
     "\\ud800",
     " \t\u3000 ",
     "%s {0} ${TABLE} {chat_room_name}",
-    "x" * 40_000,
+    "x" * 32_762,  # 32,768 bytes with the nickname
     "",
 ]
 
@@ -78,6 +78,14 @@ def test_a_text_without_controls_reaches_the_room_as_it_is(arrive: Callable[...,
     john.hears("odd")
 
 
+def test_a_text_that_comes_in_several_frames(arrive: Callable[..., Person]) -> None:
+    john = arrive("John", "odd")
+    john.says_in_frames("Good ", "morn", "ing")
+    john.hears("John: Good morning")
+    john.says_in_frames(*["x" * 32_768] * 4)
+    john.hears("Message too long: 131078 bytes, the limit is 32768.")
+
+
 INVALID_NICKNAMES = [
     '{"action": "$disconnect"}',
     "",
@@ -87,7 +95,7 @@ INVALID_NICKNAMES = [
     "/nick",
     "\u202eJohn",
     "J\x00hn",
-    "x" * 40_000,
+    "x" * 32_768,
 ]
 
 
@@ -112,7 +120,7 @@ ODD_COMMANDS = {
     "/\x00": "Unknown command: \ufffd",
     "/join": "Usage: /join {chat_room_name}",
     "/join \u202eroom": INVALID_ROOM,
-    "/join " + "x" * 40_000: INVALID_ROOM,
+    "/join " + "x" * 32_000: INVALID_ROOM,
 }
 
 

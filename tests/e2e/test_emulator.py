@@ -42,24 +42,34 @@ print(json.dumps(printed))
 """
 
 
-def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) -> None:
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as package:
-        package.writestr("app.py", FUNCTION)
-    (tmp_path / "code.zip").write_bytes(code.getvalue())
-    prints = ["a line\n", "", "unfinished", "two\nlines\n", "\n", "dies", "after that\n"]
-    invoked = subprocess.run(
-        [EMULATOR_PYTHON, "-c", INVOKE, tmp_path / "code.zip", json.dumps(prints)],
+def invoke(directory: Path, code: str, *events: str) -> subprocess.CompletedProcess[str]:
+    """Calls a function of the emulator; the last line of the output has its logs."""
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as file:
+        file.writestr("app.py", code)
+    (directory / "code.zip").write_bytes(package.getvalue())
+    return subprocess.run(
+        [EMULATOR_PYTHON, "-c", INVOKE, directory / "code.zip", json.dumps(events)],
         cwd=ROOT,
-        env=aws_environment(1) | {"TMPDIR": str(tmp_path)},
-        check=True,
+        env=aws_environment(1) | {"TMPDIR": str(directory)},
         capture_output=True,
         text=True,
     )
-    logs = json.loads(invoked.stdout.splitlines()[-1])
+
+
+def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) -> None:
+    prints = ["a line\n", "", "unfinished", "two\nlines\n", "\n", "dies", "after that\n"]
+    logs = json.loads(invoke(tmp_path, FUNCTION, *prints).stdout.splitlines()[-1])
     assert logs == ["a line", "", "unfinished", "two\nlines", "", "dies", "after that"]
     (unpacked,) = tmp_path.glob("code-*")  # once, for the process that died and the next one
     assert (unpacked / "app.py").read_text() == FUNCTION
+
+
+def test_a_function_sees_no_library_that_its_package_lacks(tmp_path: Path) -> None:
+    """MiniStack needs some, which Lambda does not have."""
+    for library in ("yaml", "ministack"):
+        failed = invoke(tmp_path, f"import {library}\n{FUNCTION}", "an event")
+        assert f"Worker init failed: No module named '{library}'" in failed.stderr
 
 
 def test_it_does_not_take_another_emulator_for_its_own(

@@ -88,7 +88,6 @@ ODD_TEXTS = [
     "Hi\nJenny: yes\n\nSystem",
     "  spaces   stay ",
     "{chat} $& ${room} \\u0041",
-    "lorem ipsum " * 3_333 + "dolor",  # 40,000 characters
 ]
 
 
@@ -96,7 +95,7 @@ def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
     jenny = open_tab().opens()
     jenny.enters("Jenny", "chalice")
     john.reads("Jenny joined room.")
-    for text in ODD_TEXTS[:-1]:
+    for text in ODD_TEXTS:
         jenny.says(text)
         for person in (jenny, john):
             person.reads(f"Jenny: {text}")
@@ -104,29 +103,35 @@ def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
     assert john.page.locator("#log :is(img, script, a)").count() == 0
 
 
-def test_a_text_that_is_too_long_for_a_frame_comes_in_two(
+def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     john: Tab, arrive: Callable[..., Person]
 ) -> None:
+    """A message to a client holds 32,768 bytes, with the name before each line."""
     jenny = arrive("Jenny", "chalice")
     john.reads("Jenny joined room.")
-    jenny.says(ODD_TEXTS[-1])
-    john.reads(f"Jenny: {ODD_TEXTS[-1]}")
-    jenny.hears(f"Jenny: {ODD_TEXTS[-1]}")
+    john.says("x" * 32_762 + "/help me")
+    jenny.hears("John: " + "x" * 32_762, "John:  /help me")
 
-    john.says("x" * 32_000 + "/help me")
-    jenny.hears("John: " + "x" * 32_000, "John:  /help me")
+    john.says("\n".join(["é" * 162] * 100))  # with its name, 99 lines fill a message
+    hundredth = f"John: {'é' * 162}"
+    jenny.hears("\n".join([hundredth] * 99), hundredth)
+
+    john.says("/nick LongerJohn")
+    john.says("\n".join(["é" * 159] * 100))  # waits for the new name, with which 99 lines fill it
+    hundredth = f"LongerJohn: {'é' * 159}"
+    jenny.hears("John is now known as LongerJohn.", "\n".join([hundredth] * 99), hundredth)
 
 
 def test_only_the_server_speaks_as_the_server(john: Tab, arrive: Callable[..., Person]) -> None:
-    usage = arrive("Usage", "chalice")
-    john.reads("Usage joined room.")
-    usage.says("a\n/join {chat_room_name}")
-    john.reads("Usage: a\n/join {chat_room_name}")
-    expect(john.page.locator("#log .line:last-child bdi")).to_have_text("Usage")
+    zoe = arrive("Zoe", "chalice")
+    john.reads("Zoe joined room.")
+    zoe.says("a\nUsage: /join {chat_room_name}")
+    zoe.hears("Zoe: a\nZoe: Usage: /join {chat_room_name}")
+    john.reads("Zoe: a\nUsage: /join {chat_room_name}")
+    expect(john.page.locator("#log .line:last-child bdi")).to_have_text("Zoe")
     john.says("/join")
     john.reads("Usage: /join {chat_room_name}")
     assert john.page.locator("#log .line:last-child bdi").count() == 0
-    usage.hears("Usage: a\nUsage: /join {chat_room_name}")
 
 
 def test_links_can_be_clicked_and_tell_nobody_where_they_are_from(john: Tab) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Request, Route, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from scripts.user_pool import UserPool
 from tests.e2e.actors import Person
@@ -18,6 +18,7 @@ from tests.e2e.test_page_connection import BACK, MINUTES, disconnect
 
 STACK = "PageSignIn"
 FAILED = "Signing in did not work. Please try again."
+TOO_LONG = "^The token of your account is too long to sign in with. Ask the operator of this chat "
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +258,57 @@ def test_a_sign_in_that_fails_can_be_tried_again(
     assert john.page.url == john.url
     john.signs_in("John", pool.password)
     john.sees('Joined chat room "chalice"')
+
+
+def gets_tokens_for_an_address_of(characters: int, page: Page, chat: str) -> None:
+    """The issuer's tokens become so long that the address of the handshake has this length."""
+
+    def with_longer_token(route: Route) -> None:
+        response = route.fetch()
+        answer = response.json()
+        answer["id_token"] = answer["id_token"].ljust(characters - len(f"{chat}?token="), "x")
+        route.fulfill(response=response, json=answer)
+
+    page.route("**/oauth2/token", with_longer_token)
+
+
+@pytest.mark.parametrize(
+    ("characters", "handshakes", "problem"),
+    [(4_096, [4_096], "^The chat does not answer, or refuses your account"), (4_097, [], TOO_LONG)],
+)
+def test_a_token_that_is_too_long_for_an_address(
+    open_tab: OpenTab,
+    pool: UserPool,
+    chat: str,
+    characters: int,
+    handshakes: list[int],
+    problem: str,
+) -> None:
+    john = open_tab()
+    watch = Watch(john)
+    gets_tokens_for_an_address_of(characters, john.page, chat)
+    john.opens().signs_in("John", pool.password)
+    john.shows(problem)
+    assert [len(address) for address in watch.handshakes] == handshakes
+    is_accessible(john)
+    john.page.unroute("**/oauth2/token")
+    if not handshakes:  # a new token, without a reload
+        john.signs_in("John", pool.password)
+        john.shows("^You are John$")
+
+
+def test_a_renewed_token_that_is_too_long_does_not_reconnect_for_ever(
+    john: Tab, watch: Watch, cloud: Cloud, chat: str
+) -> None:
+    gets_tokens_for_an_address_of(4_097, john.page, chat)
+    john.page.evaluate("session.until = 0")
+    disconnect(cloud, chat, "John", STACK)
+    john.page.clock.run_for(1_000)
+    john.shows(TOO_LONG)
+    for _ in range(3):
+        john.page.clock.run_for(5 * MINUTES)
+    assert (len(watch.renewals), watch.handshakes) == (1, [])
+    expect(john.page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
 def test_a_page_that_cannot_sign_anybody_in_says_so(open_tab: OpenTab) -> None:

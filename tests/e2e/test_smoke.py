@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.emulator import HOST
-from scripts.smoke import smoke
+from scripts.smoke import Difference, Smoke, smoke
 from tests.e2e.conftest import free_port
+from tests.web_sockets import WebSocket, web_socket_server
 
 
 def test_it_says_what_it_saw(empty_chat: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,8 +23,8 @@ def test_it_says_what_it_saw(empty_chat: str, capsys: pytest.CaptureFixture[str]
     assert url == empty_chat
     assert [line.split("  ")[:2] for line in lines] == [
         ["ok", "two clients, 18 replies as in the tutorial"],
-        ["ok", "6 odd texts as they were sent, 4 made safe"],
-        ["ok", "50 texts at once, heard by 5 clients, each once"],
+        ["ok", "5 odd texts as they were sent, 4 made safe"],
+        ["ok", "50 texts, 8 at once, one of 32 KB: 5 clients hear each once"],
         ["ok", "all have left: the rooms are closed, and a name is free again"],
     ]
 
@@ -58,6 +59,90 @@ def test_where_nothing_is_it_fails_in_one_line(capsys: pytest.CaptureFixture[str
     assert not smoke(f"ws://{HOST}:{free_port()}/api")
     _, line = capsys.readouterr().out.splitlines()
     assert line.startswith("FAILED  John-")
+
+
+class SmallAccount:
+    """A chat whose account runs few functions at once, and loses the frames beyond."""
+
+    def __init__(self, functions: int, seconds: float = 0.05, answer_to_others: str = "") -> None:
+        self.most_at_once = 0
+        self._seconds = seconds  # that a function runs for
+        self._functions = functions
+        self._answer_to_others = answer_to_others
+        self._running = 0
+        self._people: dict[str, WebSocket] = {}
+        self._lock = threading.Lock()
+
+    def serve(self, person: WebSocket) -> None:
+        name = person.receive()
+        person.send(f"Using nickname: {name}\nType /help for list of commands.")
+        _, room = (person.receive() or "").split()
+        person.send(f'Joined chat room "{room}"')
+        self._tell_everybody(f"{name} joined room.")
+        self._people[str(name)] = person
+        while text := person.receive():
+            with self._lock:
+                self._running += 1
+                self.most_at_once = max(self.most_at_once, self._running)
+                is_lost = self._running > self._functions
+            line = "" if is_lost else f"{name}: {text}"
+            threading.Timer(self._seconds, self._end, [person, line]).start()
+
+    def _end(self, person: WebSocket, line: str) -> None:
+        with self._lock:
+            self._running -= 1
+        if line:
+            self._tell_everybody(line)
+        elif self._answer_to_others:
+            person.send(self._answer_to_others)
+
+    def _tell_everybody(self, line: str) -> None:
+        with self._lock:
+            for person in self._people.values():
+                person.send(line)
+
+
+def test_a_new_account_has_enough_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
+    account = SmallAccount(functions=8)
+    with web_socket_server(account.serve) as url:
+        Smoke(url).burst()
+    assert account.most_at_once <= 8
+
+
+LAMBDA = "Lambda: concurrent executions, 10 in a new account"
+STAGE = "this stack: RequestRate and RequestBurst"
+ACCOUNT = "API Gateway: requests a second of the account"
+
+
+@pytest.mark.parametrize(
+    ("answer", "quotas"),
+    [
+        ("Internal server error", [LAMBDA]),
+        ("Too Many Requests", [ACCOUNT, STAGE]),
+        ("", [LAMBDA, ACCOUNT, STAGE]),
+    ],
+)
+def test_for_lost_frames_it_names_the_quota(
+    monkeypatch: pytest.MonkeyPatch, answer: str, quotas: list[str]
+) -> None:
+    monkeypatch.setattr("scripts.smoke.PATIENCE", 1.0)
+    monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
+    frame = f'{{"message": "{answer}", "connectionId": "c", "requestId": "r"}}' if answer else ""
+    account = SmallAccount(6, seconds=0.3, answer_to_others=frame)  # the first hears of no loss
+    with web_socket_server(account.serve) as url, pytest.raises(Difference) as difference:
+        Smoke(url).burst()
+    said = str(difference.value).splitlines()
+    assert said[0].endswith("was to hear 8 texts, each once")
+    assert [line.strip() for line in said[-len(quotas) :]] == quotas
+    assert said[-len(quotas) - 1].strip() == "A frame was lost. Perhaps a quota is used up:"
+
+
+def test_a_line_that_comes_in_two_frames_is_a_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.web_sockets.FRAME_BYTES", 32_767)
+    account = SmallAccount(functions=8)
+    with web_socket_server(account.serve) as url, pytest.raises(Difference, match=r"missing:.*xxx"):
+        Smoke(url).burst()
 
 
 @contextmanager

@@ -1,0 +1,171 @@
+"""`make deploy` and `make monitor`: AWS's own commands, and one line that says why one failed."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import takewhile
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.emulator import BIN, ROOT, Failure
+
+# CloudFormation updates no stack that has one of these states.
+WAYS_OUT = {
+    "ROLLBACK_COMPLETE": "delete-stack",  # its creation failed
+    "ROLLBACK_FAILED": "delete-stack",
+    "DELETE_FAILED": "delete-stack",
+    "UPDATE_ROLLBACK_FAILED": "continue-update-rollback",
+}
+
+
+def require_bucket(bucket: str) -> None:
+    """Raises a Failure without a bucket, without a region, or if the two do not go together."""
+    if not bucket:
+        raise Failure(
+            "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME"
+        )
+    here = boto3.Session().region_name
+    if not here:
+        raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1")
+    try:
+        found = boto3.client("s3").get_bucket_location(Bucket=bucket)["LocationConstraint"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucket":
+            return  # the upload says more
+        raise Failure(
+            f"There is no bucket {bucket}. Create it with 'aws s3 mb s3://{bucket}', then retry"
+        ) from None
+    except BotoCoreError:
+        return
+    place = {None: "us-east-1", "EU": "eu-west-1"}.get(found, found)
+    if place != here:
+        raise Failure(
+            f"The bucket {bucket} is in {place}, and you deploy to {here}: take a bucket there, or "
+            f"set AWS_DEFAULT_REGION={place}"
+        )
+
+
+def way_out(stack: str) -> str | None:
+    """What to do before this stack can be updated; None if it can, or is not there."""
+    newest = next(events(stack), None)
+    if newest is None or newest["PhysicalResourceId"] != newest["StackId"]:
+        return None
+    status = newest["ResourceStatus"]
+    if status not in WAYS_OUT:
+        return None
+    command = f"aws cloudformation {WAYS_OUT[status]} --stack-name {stack}"
+    return f"The stack {stack} is {status}. Before you deploy again: {command}"
+
+
+def package(bucket: str) -> str:
+    """Packages the app and uploads its code; returns the path of the template to deploy."""
+    packaged = subprocess.run([sys.executable, "-m", "scripts.package", "out"], cwd=ROOT)
+    if packaged.returncode != 0:
+        raise Failure("The app could not be packaged.")
+    template = "out/template.yml"
+    aws(
+        *("package", "--template-file", "out/sam.json", "--s3-bucket", bucket),
+        *("--output-template-file", template),
+    )
+    return template
+
+
+def require_parameters(template: str, parameters: list[str]) -> None:
+    """Raises a Failure for a parameter that the template lacks: the AWS CLI would ignore it."""
+    try:
+        answer = boto3.client("cloudformation").validate_template(
+            TemplateBody=(ROOT / template).read_text()
+        )
+    except (BotoCoreError, ClientError):
+        return  # `aws cloudformation deploy` says more
+    known = sorted(each["ParameterKey"] for each in answer["Parameters"])
+    for name in (parameter.partition("=")[0] for parameter in parameters):
+        if name not in known:
+            raise Failure(f"There is no parameter {name}; there are: {', '.join(known)}.")
+
+
+def deploy(stack: str, template: str, parameters: list[str]) -> None:
+    """Creates or updates a stack; a Failure has the first reason that CloudFormation gives."""
+    last_event = next(events(stack), {}).get("EventId")
+    overrides = ["--parameter-overrides", *parameters] if parameters else []
+    try:
+        aws(
+            *("deploy", "--template-file", template, "--stack-name", stack),
+            *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *overrides),
+        )
+    except Failure as failure:
+        if "AWS::EarlyValidation" in str(failure) and (refused := validation_error(stack)):
+            raise Failure(refused) from None
+        new = takewhile(lambda event: event["EventId"] != last_event, events(stack))
+        # An export that is in use fails no resource: its reason comes with the rollback.
+        ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
+        failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
+        if not failed:
+            raise
+        first = failed[-1]  # because of it, CloudFormation cancels the others
+        reason = f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason')}"
+        raise Failure("\n".join(filter(None, [reason, way_out(stack)]))) from None
+
+
+def events(stack: str) -> Iterator[dict[str, Any]]:
+    """The events of a stack, newest first; none if it is not there, or AWS cannot be asked."""
+    with suppress(BotoCoreError, ClientError):
+        pages = boto3.client("cloudformation").get_paginator("describe_stack_events")
+        for page in pages.paginate(StackName=stack):
+            yield from page["StackEvents"]
+
+
+def validation_error(stack: str) -> str | None:
+    """Why CloudFormation has refused a change set; its own message names no resource."""
+    with suppress(BotoCoreError, ClientError):
+        found = boto3.client("cloudformation").describe_events(
+            StackName=stack, Filters={"FailedEvents": True}
+        )
+        for event in found["OperationEvents"]:  # newest first
+            if reason := event.get("ValidationStatusReason"):
+                return f"{event['LogicalResourceId']}: {reason}"
+    return None
+
+
+def aws(*command: str) -> None:
+    """Prints and runs a command of `aws cloudformation`; a Failure has what it says."""
+    print(shlex.join(("aws", "cloudformation", *command)), flush=True)
+    run = subprocess.run(
+        [BIN / "aws", "cloudformation", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    if run.returncode != 0:
+        raise Failure(run.stderr.strip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", required=True)
+    parser.add_argument("--template", help="deploy this one, not the app")
+    parser.add_argument("--bucket", default="", help="where the app's package goes")
+    parser.add_argument("parameters", nargs="*", help="Name=value")
+    arguments = parser.parse_args()
+    try:
+        if not arguments.template:
+            require_bucket(arguments.bucket)
+        if stuck := way_out(arguments.stack):
+            raise Failure(stuck)
+        template = arguments.template or package(arguments.bucket)
+        require_parameters(template, arguments.parameters)
+        deploy(arguments.stack, template, arguments.parameters)
+    except Failure as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

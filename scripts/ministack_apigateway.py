@@ -1,0 +1,200 @@
+"""Makes MiniStack's API Gateway refuse what AWS's refuses; each patch names the fault it fixes.
+
+The numbers are those of "Quotas for configuring and running a WebSocket API in API Gateway", and
+the codes those of that page and of "Binary media types for WebSocket APIs".
+"""
+
+import json
+from contextvars import ContextVar
+from functools import partial
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+
+from hypercorn.protocol import ws_stream
+from ministack.core import iam_evaluator
+from ministack.core.responses import get_region, new_uuid
+from ministack.services import apigateway, apigateway_v1, lambda_svc
+from wsproto.frame_protocol import FrameProtocol, Opcode
+
+from scripts.ministack_gate import refuse, values
+
+ADDRESS = 4096  # characters
+FRAME, MESSAGE = 32_768, 131_072  # bytes
+TOO_LARGE = "The data has exceeded the maximum size allowed."
+GATEWAY = "apigateway.amazonaws.com"
+
+status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403)
+
+
+def apply() -> None:
+    # It took addresses, frames and messages of any length, and binary frames.
+    ws_stream.WebsocketBuffer = Counted
+    apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
+
+    # It sent messages of any length to a client, each in one frame.
+    apigateway.handle_connections_api = partial(post, apigateway.handle_connections_api)
+    FrameProtocol.send_data = send_in_frames
+
+    # It invoked functions that do not permit it, and as often as clients liked, and sent them what
+    # a function returned or raised.
+    apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
+    apigateway._invoke_request_authorizer_lambda = partial(
+        authorize, apigateway._invoke_request_authorizer_lambda
+    )
+    apigateway_v1._call_lambda_raw = partial(call, apigateway_v1._call_lambda_raw)
+
+
+class Counted(ws_stream.WebsocketBuffer):
+    """A message in the making, which says with which code to close the connection for it.
+
+    API Gateway closes it before such a message has ended. Compressed frames count in full.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._frame = self._longest = self._total = 0
+
+    def extend(self, event: Any) -> None:
+        size = len(event.data.encode() if isinstance(event.data, str) else event.data)
+        self._total += size
+        self._frame += size
+        self._longest = max(self._longest, self._frame)
+        if event.frame_finished:
+            self._frame = 0
+        super().extend(event)
+
+    def to_message(self) -> dict[str, Any]:
+        too_long = self._longest > FRAME or self._total > MESSAGE
+        code = 1003 if isinstance(self.value, BytesIO) else 1009 if too_long else None
+        return {**super().to_message(), "refused": code}
+
+    def clear(self) -> None:
+        super().clear()
+        self._frame = self._longest = self._total = 0
+
+
+async def converse(
+    original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
+) -> None:
+    """Handles a WebSocket, unless its address is too long; AWS names no status for that."""
+    (host,), path = values(scope, b"host"), scope["raw_path"].decode()
+    if len(f"ws://{host}{path}?{scope['query_string'].decode()}") > ADDRESS:
+        await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
+        return
+
+    accepted = False
+
+    async def send_or_refuse(message: dict[str, Any]) -> None:
+        nonlocal accepted
+        accepted = accepted or message["type"] != "websocket.close"
+        if accepted:
+            await send(message)
+        else:
+            status = status_of_connect.get()
+            await apigateway._refuse_ws_handshake(
+                scope, send, status, reason(status), "", new_uuid()
+            )
+
+    async def receive_or_close() -> Any:
+        message = await receive()
+        code = message.get("refused")
+        if code is None:
+            return message
+        await send({"type": "websocket.close", "code": code})
+        return {"type": "websocket.disconnect", "code": code}
+
+    await original(scope, receive_or_close, send_or_refuse, *arguments, **options)
+
+
+async def post(
+    original: Any, method: str, api: str, stage: str, connection: str, body: bytes, headers: Any
+) -> Any:
+    if method == "POST" and len(body) > MESSAGE:
+        error = {"x-amzn-ErrorType": "PayloadTooLargeException"}
+        return 413, error, json.dumps({"message": TOO_LARGE}).encode()
+    return await original(method, api, stage, connection, body, headers)
+
+
+def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
+    """The frames of a whole message, of at most 32 KB: they may end inside of a character."""
+    data = text.encode()
+    starts = range(0, max(1, len(data)), FRAME)
+    return b"".join(
+        protocol._serialize_frame(
+            Opcode.CONTINUATION if start else Opcode.TEXT,
+            data[start : start + FRAME],
+            fin=start == starts[-1],
+        )
+        for start in starts
+    )
+
+
+async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
+    """The status that a route's function returns; what it returns else needs a route response.
+
+    If it fails, may not be invoked, or is invoked too often, the client gets a frame that says so.
+    """
+    api, account, region, route, stage, connection, _, request, *_ = call
+    source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
+    integration = apigateway._integrations[api][route["target"].rpartition("/")[2]]
+    if stage not in apigateway._stages[api]:
+        status = 403
+    elif not may_pass(api, stage, route["routeKey"]):
+        status = 429
+    elif not may_invoke(integration["integrationUri"], source):
+        status = 500
+    else:
+        answer = await original(*call, **options) or {}
+        status = answer.get("statusCode", 200)
+        status = 502 if status == 500 else status  # MiniStack's for a function that failed
+    status_of_connect.set(status)
+    if status < 429:
+        return {"statusCode": status}
+    body = {"message": reason(status), "connectionId": connection, "requestId": request}
+    return {"statusCode": status, "body": json.dumps(body)}
+
+
+def reason(status: int) -> str:
+    return "Internal server error" if status >= 500 else HTTPStatus(status).phrase
+
+
+def may_pass(api: str, stage: str, route: str) -> bool:
+    """Whether a stage's settings of a route let one more through."""
+    settings = apigateway._stages[api][stage].get("routeSettings", {}).get(route, {})
+    limits = {"rateLimit": "ThrottlingRateLimit", "burstLimit": "ThrottlingBurstLimit"}
+    return bool(
+        apigateway_v1._take_token(
+            (api, stage, route), {name: settings.get(limits[name]) for name in limits}
+        )
+    )
+
+
+async def authorize(original: Any, authorizer: Any, event: Any, *owner: str) -> Any:
+    api = event["methodArn"].split("/")[0]
+    if not may_invoke(
+        authorizer["authorizerUri"], f"{api}/authorizers/{authorizer['authorizerId']}"
+    ):
+        return None  # as if it had failed
+    return await original(authorizer, event, *owner)
+
+
+async def call(original: Any, function: str, event: Any, account_id: str, region: str) -> Any:
+    context = event["requestContext"]
+    path = f"{context['stage']}/{context['httpMethod']}{context['resourcePath']}"
+    source = f"arn:aws:execute-api:{region}:{account_id}:{context['apiId']}/{path}"
+    if not may_invoke(function, source):
+        return None, "no permission"
+    return await original(function, event, account_id=account_id, region=region)
+
+
+def may_invoke(uri: str, source: str) -> bool:
+    """Whether a function's own policy lets an API invoke it."""
+    function = apigateway._extract_lambda_ref_from_integration_uri(uri)
+    policy, account = lambda_svc.function_policy_for_arn(function) or ({}, "")
+    invocation = iam_evaluator.EvalContext(
+        *("*", "Service", account, "lambda:InvokeFunction", function, get_region()),
+        service_context={"aws:sourcearn": source, "aws:sourceaccount": account},
+    )
+    found = iam_evaluator.evaluate_resource_policy(policy, invocation, service=GATEWAY)
+    return found.decision == "Allow"

@@ -1,0 +1,61 @@
+"""Plain `pytest` after the `pip install` of README.md, in an environment that has nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.emulator import ROOT
+from tests.conftest import NEEDS
+from tests.e2e.test_readme import block
+
+CORE = {f"test_{name}.py" for name in ("app", "handler", "mocked", "page", "sender", "storage")}
+
+
+def test_five_packages_are_enough_for_the_chat_its_table_and_its_routes(tmp_path: Path) -> None:
+    """The tests that need more are left out by name, and none is skipped."""
+    clone = clone_to(tmp_path / "clone")
+    python = install(tmp_path)
+    variables = {name: value for name, value in os.environ.items() if "PY" not in name}
+    ran = subprocess.run(
+        [python, "-m", "pytest"], cwd=clone, env=variables, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout[-10_000:] + ran.stderr
+    assert re.search(r"\n=+ \d+ passed in .*\n$", ran.stdout), ran.stdout[-1_000:]
+    for module, tests in NEEDS.items():
+        assert f"\nwithout {module}, left out: {', '.join(tests)}\n" in ran.stdout
+    collected = set(re.findall(r"^tests/(\S+) \.", ran.stdout, re.MULTILINE))
+    present = {file.name for file in clone.glob("tests/test_*.py")}
+    assert present - {test for tests in NEEDS.values() for test in tests} == collected
+    assert collected >= CORE
+
+
+def clone_to(clone: Path) -> Path:
+    """The files that Git has, and new ones, but nothing that was installed or built."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.check_output(command, cwd=ROOT, text=True)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, clone / name)
+    return clone
+
+
+def install(directory: Path) -> Path:
+    """Install the packages in the versions that are pinned here; returns their Python."""
+    pinned = re.findall(r"^(\w.*?) \\$", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
+    constraints = directory / "constraints.txt"
+    constraints.write_text("\n".join(pinned))
+    command = block(ROOT / "README.md", "pip install chalice").splitlines()[0]
+    python = directory / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
+    quietly = ["--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [python, "-m", *shlex.split(command), *quietly, "--constraint", constraints], check=True
+    )
+    return python
