@@ -35,7 +35,7 @@ NEEDS = {
     "awscli": ["test_expanded_template.py", "test_template.py"],
     "cfnlint": ["test_expanded_template.py", "test_template.py"],
     "confusable_homoglyphs": ["text/test_lookalikes.py"],
-    "hypothesis": ["test_any_text.py", "test_model.py"],
+    "hypothesis": ["posting/test_any_answer.py", "test_any_text.py", "test_model.py"],
     "jwt": ["sign_in", "test_page_sign_in.py"],
     "playwright": ["e2e"],
     "samtranslator": ["test_expanded_template.py"],

@@ -12,9 +12,52 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
-# A status; or exactly these bytes, no answer until the client gives up, half an answer, or a
-# connection that closes.
-Answer = int | bytes | Literal["slow", "half", "drop"]
+# A status; or exactly these bytes, in so many writes; no answer until the client gives up; half an
+# answer; bytes outside TLS; or a connection that closes.
+Answer = int | tuple[bytes, ...] | Literal["slow", "half", "plain", "drop"]
+
+ODD_LENGTHS = [
+    *(b"", b"-1", b"+5", b"5 5", b"5,5", b"5, 5", b"0x5", b"5.0", b"1e3", b"abc", b"5;"),
+    *(b"\xb2", "٥".encode(), b"9" * 5_000),
+]
+ODD_ANSWERS = [
+    b"SSH-2.0-OpenSSH\r\n\r\n",
+    b"\r\n\r\n",
+    b"<html>\r\n\r\n",
+    b"HTTP/2 200\r\n\r\n",
+    b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.12 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b"http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    b" HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    *(
+        b"HTTP/1.1 %b OK\r\nContent-Length: 0\r\n\r\n" % status
+        for status in (
+            b"000",
+            b"099",
+            b"99",
+            b"600",
+            b"999",
+            b"2000",
+            b"+20",
+            b"20x",
+            "٢٠٠".encode(),
+        )
+    ),
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 3_000,
+    *(b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n12345" % length for length in ODD_LENGTHS),
+    *(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n%b\r\n\r\n" % line
+        for line in (
+            *(b"Content-Length: 0", b"content-length: 5", b"Transfer-Encoding: chunked"),
+            *(b"X : y", b" X: y", b"X: y\r\n folded", b"X", b": y", b"X y: z", b"\xc3\xa9: y"),
+            *(b"X: \0", b"X: \x1b", b"X: y\nZ: z", b"X: y\rZ: z", b"\n"),
+        )
+    ),
+    b"HTTP/1.1 200 \0\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\nContent-Length: 0\n\n" + b" " * 65_536,
+]
 
 ERRORS = {
     403: "ForbiddenException",
@@ -94,17 +137,17 @@ class Api:
             self.posts[connection_id].append(body)
         return answer
 
-    def written(self, answer: Answer) -> tuple[bytes, bool]:
-        """The bytes of an answer, and whether the connection stays open."""
+    def written(self, answer: Answer) -> tuple[tuple[bytes, ...], bool]:
+        """The writes of an answer, and whether the connection stays open."""
         match answer:
-            case bytes():
+            case tuple():
                 return answer, True
             case int():
-                return reply(answer, self.says_length, self.names_errors), self.says_length
+                return (reply(answer, self.says_length, self.names_errors),), self.says_length
             case "half":
-                return b"HTTP/1.1 200 OK\r\nContent-Le", False
+                return (b"HTTP/1.1 200 OK\r\nContent-Le",), False
             case _:
-                return b"", False
+                return (), False
 
 
 class Connections(Api):
@@ -198,8 +241,11 @@ class _Handler(StreamRequestHandler):
         answer = self.server.api.handle(request)
         if answer == "slow":
             self.rfile.read(1)
-        data, stays_open = self.server.api.written(answer)
-        self.wfile.write(data)
+        if answer == "plain":
+            socket.socket.send(self.request, reply(200, True, True))
+        writes, stays_open = self.server.api.written(answer)
+        for data in writes:
+            self.wfile.write(data)
         return stays_open
 
 

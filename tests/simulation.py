@@ -69,6 +69,14 @@ class Simulation(Api, Clock):
             self.heard_at[connection_id] = self.now
         return answer
 
+    def say_unasked(self, data: bytes) -> int:
+        """Send this on the connections that wait for no answer; returns how many they are."""
+        self._serve(0)
+        idle = [sock for sock, served in self._sockets.items() if served.is_idle]
+        for sock in idle:
+            sock.send(data)
+        return len(idle)
+
     def close_connections(self) -> None:
         """Close the HTTP connections from the server's side."""
         for sock in list(self._sockets):
@@ -106,7 +114,10 @@ class Simulation(Api, Clock):
         self.most_open = max(self.most_open, len(self._sockets))
 
     def _read(self, sock: socket.socket) -> None:
-        data = sock.recv(65_536)
+        try:
+            data = sock.recv(65_536)
+        except ConnectionResetError:  # the client did not read all
+            data = b""
         if not data:
             self._drop(sock)
             return
@@ -116,6 +127,7 @@ class Simulation(Api, Clock):
         if not request:
             return
         served.incoming = b""
+        served.is_idle = False
         answer = self.handle(request)
         if answer != "slow":
             begin = max(self.now, self._last) if self.one_at_a_time else self.now
@@ -123,9 +135,11 @@ class Simulation(Api, Clock):
             heapq.heappush(self._due, (self._last, len(self.requests), sock, answer))
 
     def _answer(self, sock: socket.socket, answer: Answer) -> None:
-        data, stays_open = self.written(answer)
-        sock.send(data)
+        writes, stays_open = self.written(answer)
+        for data in writes:
+            sock.send(data)
         served = self._sockets[sock]
+        served.is_idle = True
         served.answers += 1
         if not stays_open or served.answers == self.answers_a_connection:
             self._drop(sock)
@@ -141,4 +155,5 @@ class _Served:
     """What a connection has sent of its next request, and how often it was answered."""
 
     incoming: bytes = b""
+    is_idle: bool = False
     answers: int = 0

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 import trustme
 from boto3.session import Session
 
-from chalicelib.posting.connection import Unreachable
+from chalicelib.posting.connection import NoAnswer, Unreachable
 from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import Pool
 from chalicelib.storage.rows import Connection
 from tests.conftest import Chat
-from tests.connections import Connections
+from tests.connections import Answer, Connections
 from tests.test_pool import finish, outcome, start
 from tests.test_sender import logged
 
@@ -109,6 +110,30 @@ def test_tls_connections_are_kept(secure: Connections, trust: ssl.SSLContext, si
         post_to_each(pool)
         assert secure.opened == 16
     assert {len(request.body) for request in secure.requests} == {size}
+
+
+@pytest.mark.parametrize("kind", ["half", "drop", "plain"])
+def test_a_lost_answer(secure: Connections, trust: ssl.SSLContext, kind: Answer) -> None:
+    secure.will_answer("a", kind)
+    with new_pool(secure.url, trust) as pool:
+        assert type(outcome(pool, "a")) is NoAnswer
+
+
+def test_a_record_that_comes_after_an_answer_is_nobodys(
+    secure: Connections, trust: ssl.SSLContext
+) -> None:
+    """One read gets one record."""
+    (ok,), _ = secure.written(200)
+    (gone,), _ = secure.written(410)
+    secure.will_answer("a", (ok, gone))
+    with new_pool(secure.url, trust) as pool:
+        assert str(outcome(pool, "a")) == "200 {}"
+        (connection,) = pool._idle
+        while not connection.has_unread():
+            time.sleep(0.001)
+        start(pool, "b")
+        assert str(finish(pool)["b"]) == "200 {}"
+    assert secure.opened == 2
 
 
 def test_nothing_is_sent_to_a_server_with_an_unknown_authority(secure: Connections) -> None:

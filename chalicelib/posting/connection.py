@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import selectors
 import socket
 import ssl
@@ -36,6 +37,8 @@ class Connection:
         self._sock = socket.socket(family, kind, protocol)
         self._sock.setblocking(False)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._unread = select.poll()  # cheaper than `recv`, which would raise
+        self._unread.register(self._sock, select.POLLIN)
         self._connecting = self._sock.connect_ex(target)
         self._host = host
         self._tls = tls
@@ -43,6 +46,14 @@ class Connection:
         self._connected = self._kept = False
         self.fileno = self._sock.fileno()  # unchanged when TLS wraps the socket
         self.waits_for = selectors.EVENT_WRITE
+
+    def has_unread(self) -> bool:
+        """Whether bytes, or the connection's end, have arrived since the last answer.
+
+        Such bytes answer no request, so the connection must not be used again (RFC 9112,
+        section 9.2).
+        """
+        return bool(self._unread.poll(0))
 
     def begin(self, request: bytes) -> None:
         self._outgoing = request

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 # Nothing else bounds the size of an answer. The log needs only the beginning of its body.
 MAX_ANSWER = 65_536
+MAX_HEADS = 16  # all are read again whenever more bytes arrive
 MAX_REASON = 200
 
 
@@ -40,47 +41,65 @@ class Answer(NamedTuple):
         return f"{self.status} {self.body[:MAX_REASON].decode(errors='replace')}".rstrip()
 
 
-def parse(data: bytes, ended: bool, longest: int = MAX_ANSWER) -> Answer | None:
+def parse(data: bytes, ended: bool) -> Answer | None:
     """Read an answer; None while bytes are missing.
+
+    Anything that RFC 9112 does not allow a server to send is an error, even where the RFC lets a
+    client put up with it. A body without a length (chunked, or up to the end of the connection)
+    is not waited for: the status says it all, and API Gateway always sends a length.
 
     :param data: all bytes so far.
     :param ended: no more will come.
-    :param longest: the most bytes that are waited for.
     :raises ConnectionError: the data is not, and cannot become, an answer.
     """
     answer = _parse(data, ended)
     if answer is None and ended:
         raise ConnectionError("closed before the answer was complete")
-    if answer is None and len(data) >= longest:
+    if answer is None and len(data) >= MAX_ANSWER:
         raise ConnectionError("answer too long")
     return answer
 
 
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
-_CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
+# Sections 4 and 5; section 6.3, rules 3 to 5: one length, or an encoding, or neither.
+_TEXT = rb"[\t -~\x80-\xff]*\r\n"
+_OTHERS = rb"(?:(?!(?i:content-length|transfer-encoding):)[\w!#$%%&'*+.^`|~-]+:%b)*" % _TEXT
+_HEAD = re.compile(
+    rb"HTTP/1\.([01]) ([1-5]\d\d) %b%b"
+    rb"(?:(?i:content-length):[ \t]*(\d{1,9})[ \t]*\r\n%b|(?i:transfer-encoding):%b%b)?\r\n"
+    % (_TEXT, _OTHERS, _OTHERS, _TEXT, _OTHERS)
+)
+_CLOSE = re.compile(rb"\nconnection:[^\r]*close", re.IGNORECASE)
 
 
 def _parse(data: bytes, ended: bool) -> Answer | None:
-    head_end = data.find(b"\r\n\r\n") + 2
-    if head_end < 2:
+    head = _final_head(data)
+    if head is None:
         return None
-    if not data.startswith(b"HTTP/1.") or not data[9:12].isdigit():
-        raise ConnectionError("the answer is not HTTP/1")
-    status = int(data[9:12])
-    body = data[head_end + 2 :]
-    if status < 200:  # "informational": the answer follows
-        return _parse(body, ended)
-    length = _LENGTH.search(data, 0, head_end)
+    minor_version, code, length = head.groups()
+    status = int(code)
+    if status in (204, 304):  # section 6.3, rule 1: no body
+        length = b"0"
     if length is None:
-        # The body may end anywhere, so nothing can follow it. API Gateway always sends a length.
-        return Answer(status, body, reusable=False)
-    missing = int(length[1]) - len(body)
-    if missing > 0:
+        return Answer(status, data[head.end() :], reusable=False)
+    end = head.end() + int(length)
+    if len(data) < end:
         return None
-    reusable = (
-        missing == 0
-        and not ended
-        and data.startswith(b"HTTP/1.1")
-        and not _CLOSE.search(data, 0, head_end)
-    )
-    return Answer(status, body, reusable)
+    # Bytes beyond the answer belong to no request (section 9.2).
+    reusable = len(data) == end and not ended and minor_version == b"1"
+    return Answer(status, data[head.end() : end], reusable and not _CLOSE.search(head[0]))
+
+
+def _final_head(data: bytes) -> re.Match[bytes] | None:
+    """The head after those of "informational" answers (RFC 9110, section 15.2)."""
+    start = 0
+    for _ in range(MAX_HEADS):
+        end = data.find(b"\r\n\r\n", start) + 4
+        if end < 4:
+            return None
+        head = _HEAD.fullmatch(data, start, end)
+        if head is None or head[2] == b"101":  # section 15.2.2: only if a client asks for it
+            raise ConnectionError("the answer is not HTTP/1")
+        if head[2] >= b"200":
+            return head
+        start = end
+    raise ConnectionError("too many informational answers")

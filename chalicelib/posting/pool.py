@@ -4,7 +4,7 @@ import selectors
 import socket
 import ssl
 import time
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Generic, TypeVar
 
 from .connection import Address, Connection, Failure, Unreachable
@@ -105,19 +105,20 @@ class Pool(Generic[Ticket]):
         self.answers = 0
         self._usual_seconds = 0.0
         self._addresses = []
-        closed = {key.data for key, _ in self._selector.select(0)}
         oldest = self.clock.wall() - IDLE_SECONDS
         for connection, since in list(self._idle.items()):
-            if connection in closed or since < oldest:
+            if connection.has_unread() or since < oldest:
                 self._drop(connection)
 
     def start(self, ticket: Ticket, request: bytes, fresh: bool = False) -> None:
         """Send a request, over a new connection if `fresh` is set or none is idle.
 
+        Nothing can tell bytes that arrive unasked after this from the answer.
+
         :raises Failure: at once; `wait` will not return the ticket.
         """
-        kept = bool(self._idle) and not fresh
-        connection = self._idle.popitem()[0] if kept else self._open()
+        kept = None if fresh else self._take_idle()
+        connection = kept or self._open()
         connection.begin(request)
         self._busy[connection] = ticket, self.clock.monotonic()
         if kept:
@@ -127,7 +128,7 @@ class Pool(Generic[Ticket]):
         """Wait for progress, or until a time, and return the requests that have ended."""
         ended: list[tuple[Ticket, Answer | Failure]] = []
         for key, _ in self.clock.select(self._selector, self._timeout(until)):
-            if key.data not in self._busy:  # an idle one becomes readable only when it is closed
+            if key.data not in self._busy:  # an idle one: has unread bytes
                 self._drop(key.data)
                 continue
             ticket, _ = self._busy[key.data]
@@ -151,6 +152,14 @@ class Pool(Generic[Ticket]):
         """Close all connections. The pool can be used again."""
         for connection in [*self._busy, *self._idle]:
             self._drop(connection)
+
+    def _take_idle(self) -> Connection | None:
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if not connection.has_unread():
+                return connection
+            self._drop(connection)
+        return None
 
     def _open(self) -> Connection:
         if self._endpoint.secure and self._tls is None:
@@ -214,8 +223,12 @@ class Pool(Generic[Ticket]):
     def _count_slow(self) -> int:
         """To be called once answers are read: a request is not slow if its answer lies unread."""
         oldest = self.clock.monotonic() - self._slow_seconds
-        starts = (since for _, since in self._busy.values())
-        return sum(1 for _ in takewhile(lambda since: since <= oldest, starts))
+        count = 0
+        for _, since in self._busy.values():
+            if since > oldest:
+                break
+            count += 1
+        return count
 
     def _timeout(self, until: float | None) -> float | None:
         """Seconds until that time, or until a request gets slow or expires, if that is earlier."""

@@ -65,8 +65,8 @@ class Poster:
           is used up, and a 429 is retried for `POST_SECONDS` instead;
         - 5xx, no connection: the same, but never more than `ATTEMPTS` attempts;
         - any other status: in `Result.failed` with status and body, not retried;
-        - no answer, or only part of one: in `Result.failed`. The message may have been delivered,
-          so the post is not retried. A post that hangs is given up after 1 s, or up to
+        - no answer, only part of one, or one that is not HTTP/1: in `Result.failed`. The message
+          may have been delivered, so the post is not retried. A post that hangs is given up after 1 s, or up to
           `ANSWER_SECONDS` (`seconds`, if that is less) while the API is slow or answers nothing;
         - a kept connection turns out to be closed before any byte of an answer: retried at once,
           over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was

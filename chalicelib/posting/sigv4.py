@@ -27,6 +27,17 @@ class Credentials(Protocol):
     def get_frozen_credentials(self) -> FrozenCredentials: ...
 
 
+class _Quoted(dict[int, str]):
+    """Percent-encoded characters, by code point: takes a third of `quote`'s CPU."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = quote(chr(code), safe="")
+        return self[code]
+
+
+_QUOTED = _Quoted()
+
+
 class Signer:
     """Writes signed requests that differ only in the connection id.
 
@@ -49,8 +60,8 @@ class Signer:
         self._canonical_rest = "\n".join(
             ["", "", *lines, "", names, hashlib.sha256(body).hexdigest()]
         )
-        self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._key = _signing_key(credentials, scope)
+        self._signature = hmac.new(_signing_key(credentials, scope), digestmod="sha256")
+        self._signature.update(f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n".encode())
         self._before_signature = "\r\n".join(
             [
                 " HTTP/1.1",
@@ -65,13 +76,14 @@ class Signer:
 
     def request(self, connection_id: str) -> bytes:
         """The bytes of a post to one connection."""
-        quoted = quote(connection_id, safe="")
+        quoted = connection_id.translate(_QUOTED)
         # The signature covers the path encoded twice (for all services but S3). The second time,
         # only "%" is left to encode.
         path = self._canonical_path + quoted.replace("%", "%25")
         canonical = hashlib.sha256(f"POST\n{path}{self._canonical_rest}".encode()).hexdigest()
-        signature = hmac.digest(self._key, (self._to_sign + canonical).encode(), "sha256").hex()
-        head = f"POST {self._path}{quoted}{self._before_signature}{signature}\r\n\r\n"
+        signature = self._signature.copy()
+        signature.update(canonical.encode())
+        head = f"POST {self._path}{quoted}{self._before_signature}{signature.hexdigest()}\r\n\r\n"
         return head.encode() + self._body
 
 

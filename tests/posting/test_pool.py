@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 
 from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
-from chalicelib.posting.http1 import Answer, Endpoint
+from chalicelib.posting.http1 import Answer as HttpAnswer
+from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import (
     FIRST_CONNECTIONS,
     IDLE_SECONDS,
@@ -17,7 +18,7 @@ from chalicelib.posting.pool import (
     SLOW_SECONDS,
     Pool,
 )
-from tests.connections import Connections
+from tests.connections import Answer, Connections
 from tests.simulation import Simulation
 
 Connect = Callable[..., Pool[str]]
@@ -55,14 +56,14 @@ def start(pool: Pool[str], ticket: str, body: bytes = b"hello", fresh: bool = Fa
     pool.start(ticket, head % (ticket.encode(), len(body)) + body, fresh)
 
 
-def finish(pool: Pool[str]) -> dict[str, Answer | Failure]:
-    outcomes: dict[str, Answer | Failure] = {}
+def finish(pool: Pool[str]) -> dict[str, HttpAnswer | Failure]:
+    outcomes: dict[str, HttpAnswer | Failure] = {}
     while pool.busy:
         outcomes |= pool.wait(None)
     return outcomes
 
 
-def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> Answer | Failure:
+def outcome(pool: Pool[str], ticket: str, fresh: bool = False) -> HttpAnswer | Failure:
     """The outcome of one request."""
     pool.refresh()
     try:
@@ -93,8 +94,8 @@ def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[s
     for ticket in "abc":
         start(pool, ticket)
     a, b, c = (found for _, found in sorted(finish(pool).items()))
-    assert isinstance(a, Answer)
-    assert isinstance(b, Answer)
+    assert isinstance(a, HttpAnswer)
+    assert isinstance(b, HttpAnswer)
     assert (a.status, b.status, type(c)) == (200, 410, NoAnswer)
 
 
@@ -153,15 +154,15 @@ def test_an_answer_without_a_length_ends_its_connection(
 ) -> None:
     connections.says_length = False
     for _ in range(2):
-        assert isinstance(outcome(pool, "a"), Answer)
+        assert isinstance(outcome(pool, "a"), HttpAnswer)
     assert connections.opened == 2
 
 
 @pytest.mark.parametrize("kind", ["half", "drop"])
 def test_a_lost_answer_on_a_new_connection(
-    connections: Connections, pool: Pool[str], kind: str
+    connections: Connections, pool: Pool[str], kind: Answer
 ) -> None:
-    connections.will_answer("a", kind)  # type: ignore[arg-type]
+    connections.will_answer("a", kind)
     failure = outcome(pool, "a")
     assert type(failure) is NoAnswer
     assert str(failure) == "no answer: closed before the answer was complete"
@@ -206,7 +207,7 @@ def test_abandoned_requests_do_not_come_back(connections: Connections, pool: Poo
     start(pool, "a")
     pool.abandon()
     assert not pool.busy
-    assert isinstance(outcome(pool, "b"), Answer)
+    assert isinstance(outcome(pool, "b"), HttpAnswer)
 
 
 def test_a_closed_pool_can_be_used_again(connections: Connections, pool: Pool[str]) -> None:

@@ -14,7 +14,7 @@ from botocore.exceptions import NoCredentialsError
 
 from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, Poster, Result, delivery, pool, sigv4
 from chalicelib.posting.pool import FIRST_CONNECTIONS
-from tests.connections import Answer
+from tests.connections import ODD_ANSWERS, Answer
 from tests.simulation import Simulation
 
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret", "token")
@@ -64,6 +64,10 @@ def poster(connections: Simulation, connect: Connect) -> IdPoster:
 
 def members(count: int) -> list[str]:
     return [f"member{number}=" for number in range(count)]
+
+
+def mixed(some: list[str], others: list[str]) -> list[str]:
+    return random.Random(1).sample(some + others, len(some) + len(others))
 
 
 def throttled_forever() -> Iterator[str]:
@@ -251,6 +255,56 @@ def test_other_answers_are_reported_and_not_retried(
     assert connections.attempts["a"] == 1
 
 
+# Odd servers
+
+GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("are_kept", [False, True])
+def test_an_answer_that_is_not_http_ends_one_post(
+    connections: Simulation, poster: IdPoster, are_kept: bool
+) -> None:
+    odd = {f"odd{n}": answer for n, answer in enumerate([*ODD_ANSWERS, b"HTTP/1.1 200 OK\n\n"])}
+    if are_kept:
+        poster.post([*odd, *members(100)], "hello")
+    for member, answer in odd.items():
+        connections.will_answer(member, (answer,))
+    result = poster.post(mixed([*odd], members(100)), "hello")
+    assert (result.delivered, result.gone, set(result.failed)) == (100, [], set(odd))
+    assert {connections.attempts[member] for member in odd} == {1 + are_kept}
+    assert {connections.attempts[member] for member in members(100)} == {1 + are_kept}
+
+
+@pytest.mark.parametrize("extra", [GONE, GONE * 1_000, b"\0", b"\r\n", GONE[:5]])
+def test_bytes_beyond_an_answer_are_nobodys(
+    connections: Simulation, poster: IdPoster, extra: bytes
+) -> None:
+    ok, _ = connections.written(200)
+    for member in members(100):
+        connections.will_answer(member, (*ok, extra))
+    for _ in range(2):
+        result = poster.post(members(100), "hello")
+        assert (result.delivered, result.gone, result.failed) == (100, [], {})
+
+
+@pytest.mark.parametrize("extra", [GONE, GONE * 1_000, b"\0", b"\r\n", GONE[:5]])
+def test_bytes_that_come_on_idle_connections_are_nobodys(
+    connections: Simulation, poster: IdPoster, extra: bytes
+) -> None:
+    said = 0
+
+    def ids() -> Iterator[str]:
+        nonlocal said
+        for member in members(200):
+            said += connections.say_unasked(extra)
+            yield member
+
+    for _ in range(2):
+        result = poster.post(ids(), "hello")
+        assert (result.delivered, result.gone, result.failed) == (200, [], {})
+    assert said
+
+
 # Lost answers
 
 
@@ -260,10 +314,6 @@ def hang(connections: Simulation, count: int) -> list[str]:
     for member in hanging:
         connections.will_answer(member, "slow")
     return hanging
-
-
-def mixed(some: list[str], others: list[str]) -> list[str]:
-    return random.Random(1).sample(some + others, len(some) + len(others))
 
 
 @pytest.mark.parametrize("count", [1, 64, 200])

@@ -2,25 +2,46 @@
 
 import pytest
 
-from chalicelib.posting.http1 import MAX_ANSWER, Endpoint, parse
+from chalicelib.posting.http1 import MAX_ANSWER, MAX_HEADS, Endpoint, parse
+from tests.connections import ODD_ANSWERS
 
 OK = b"HTTP/1.1 200 OK\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EMPTY = OK + b"Content-Length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("data", "answer"),
     [
         (b"", None),
+        (b"HTT", None),
         (OK + b"Content-Length: 0\r\n", None),
-        (OK + b"Content-Length: 0\r\n\r\n", (200, b"", True)),
+        (EMPTY, (200, b"", True)),
+        (b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", (200, b"", True)),
+        (b"HTTP/1.1 599 \xe9\t!\r\nContent-Length: 0\r\n\r\n", (599, b"", True)),
         (OK + b"content-length:2\r\n\r\n1", None),
         (OK + b"content-length:2\r\n\r\n12", (200, b"12", True)),
-        (OK + b"content-length:2\r\n\r\n123", (200, b"123", False)),
+        (OK + b"content-length:2\r\n\r\n123", (200, b"12", False)),
+        (EMPTY + b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n", (200, b"", False)),
+        (OK + b"CONTENT-LENGTH: \t02 \t\r\nx:\r\n\r\n12", (200, b"12", True)),
+        (OK + b"X: content-length: 5\r\nContent-Length: 0\r\n\r\n", (200, b"", True)),
+        (OK + b"X-Content-Length: 5\r\n!#$%&'*+-.^_`|~: \xff\r\n\r\n", (200, b"", False)),
         (OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n", (200, b"", False)),
+        (OK + b"Content-Length: 0\r\nConnection: x, Close\r\n\r\n", (200, b"", False)),
+        (OK + b"Content-Length: 0\r\nConnection: x\r\nConnection: y\r\n\r\n", (200, b"", True)),
         (b"HTTP/1.0 410 Gone\r\nContent-Length: 0\r\n\r\n", (410, b"", False)),
+        (
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+            (200, b"", False),
+        ),
+        (OK + b"\r\nup to the end", (200, b"up to the end", False)),
         (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", (200, b"0\r\n\r\n", False)),
-        (b"HTTP/1.1 103 Early Hints\r\n\r\n", None),
-        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"Content-Length: 0\r\n\r\n", (200, b"", True)),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"", True)),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", (304, b"", True)),
+        (CONTINUE, None),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", None),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + EMPTY, (200, b"", True)),
+        (CONTINUE * (MAX_HEADS - 1) + EMPTY, (200, b"", True)),
     ],
 )
 def test_answers(data: bytes, answer: tuple[int, bytes, bool] | None) -> None:
@@ -32,12 +53,11 @@ def test_answers(data: bytes, answer: tuple[int, bytes, bool] | None) -> None:
             parse(data, ended=True)
 
 
-@pytest.mark.parametrize(
-    "data", [b"SSH-2.0\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/2 200\r\n\r\n"]
-)
-def test_other_protocols(data: bytes) -> None:
-    with pytest.raises(ConnectionError, match="not HTTP/1"):
-        parse(data, ended=False)
+@pytest.mark.parametrize("ended", [False, True])
+@pytest.mark.parametrize("data", ODD_ANSWERS)
+def test_what_is_not_allowed_is_no_answer(data: bytes, ended: bool) -> None:
+    with pytest.raises(ConnectionError):
+        parse(data, ended)
 
 
 def test_an_endless_answer() -> None:
