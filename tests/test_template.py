@@ -639,7 +639,7 @@ def test_the_package_has_only_the_services_that_the_functions_call(package: Path
     for module in (
         "app.py",
         "chalicelib/page/index.html",
-        "chalicelib/posting/poster.py",
+        "chalicelib/posting/delivery.py",
         "chalice/app.py",
         "boto3/__init__.py",
     ):

@@ -11,13 +11,13 @@ import pytest
 import trustme
 from boto3.session import Session
 
-from chalicelib.posting.connection import NoAnswer, Unreachable
+from chalicelib.posting.channel import NoAnswer, Unreachable
 from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import Pool
 from chalicelib.storage.rows import Connection
 from tests.conftest import Chat
 from tests.connections import Answer, Connections
-from tests.test_pool import finish, outcome, start
+from tests.posting.test_pool import finish, outcome, start
 from tests.test_sender import logged
 
 

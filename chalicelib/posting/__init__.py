@@ -4,10 +4,9 @@ API Gateway takes one request for each connection: `POST /{stage}/@connections/{
 One at a time, a room of a thousand would wait for a thousand answers in turn. Here up to
 `POOL_SIZE` requests are in flight at once, in one thread, over non-blocking sockets.
 
-- `poster`: the interface, and its promises;
-- `delivery`: the policy: which connections get a post, how often it is retried, how long it may
-  take;
-- `pool`: carries requests over kept connections, each a `connection`;
+- `delivery`: the interface, its promises, and the policy that keeps them;
+- `pool`: carries requests over kept channels;
+- `channel`: one HTTP connection;
 - `sigv4`: signs requests;
 - `http1`: reads answers.
 
@@ -16,8 +15,7 @@ resource of a small Lambda function (`benchmarks/` measures both). Nothing runs 
 so Lambda may freeze the process then.
 """
 
-from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Result
+from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Poster, Result
 from .pool import POOL_SIZE
-from .poster import Poster
 
 __all__ = ["ANSWER_SECONDS", "BROADCAST_SECONDS", "POOL_SIZE", "Poster", "Result"]

@@ -1,4 +1,4 @@
-"""Carries requests over a pool of kept, non-blocking connections to one endpoint, in one thread."""
+"""Carries requests over a pool of kept channels to one endpoint, in one thread."""
 
 import selectors
 import socket
@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from typing import Generic, TypeVar
 
-from .connection import Address, Connection, Failure, Unreachable
+from .channel import Address, Channel, Failure, Unreachable
 from .http1 import Answer, Endpoint
 
 # Requests in flight at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's
@@ -15,11 +15,11 @@ from .http1 import Answer, Endpoint
 # exhaust its file descriptors (1,024).
 POOL_SIZE = 64
 
-# Connections opened at once when none is idle; every second answer then allows one more. A TLS
+# Channels opened at once when none is idle; every second answer then allows one more. A TLS
 # handshake costs as much CPU as 20 posts, so a small room should not pay for a large room's pool:
-# with an eighth of a CPU, a first message to 100 members took 0.34 s over 64 connections and 0.24 s
+# with an eighth of a CPU, a first message to 100 members took 0.34 s over 64 channels and 0.24 s
 # this way; with a whole CPU both took 0.07 s.
-FIRST_CONNECTIONS = 8
+FIRST_CHANNELS = 8
 
 # A request in flight for longer than this takes up no room: otherwise a few hanging ones would hold
 # up all others. API Gateway answers in milliseconds. A slow API gets PATIENCE times its usual time,
@@ -30,7 +30,7 @@ PATIENCE = 4
 # The limit, slow requests included: half of Lambda's 1,024 file descriptors.
 MAX_IN_FLIGHT = 512
 
-# A connection that was idle for longer is not reused: a load balancer or a NAT may have closed it
+# A channel that was idle for longer is not reused: a load balancer or a NAT may have closed it
 # silently while the process was frozen by Lambda. AWS's own proxies allow 60 s.
 IDLE_SECONDS = 50.0
 
@@ -54,7 +54,7 @@ REAL_TIME = Clock()
 
 
 class Pool(Generic[Ticket]):
-    """The connections to one endpoint: busy ones, and idle ones for the next request.
+    """The channels to one endpoint: busy ones, and idle ones for the next request.
 
     `start` takes a request and a ticket for it; `wait` returns the ticket with the outcome.
 
@@ -76,8 +76,8 @@ class Pool(Generic[Ticket]):
         self.clock = clock
         self.answer_seconds = answer_seconds
         self._selector = selectors.DefaultSelector()
-        self._idle: dict[Connection, float] = {}  # since when
-        self._busy: dict[Connection, tuple[Ticket, float]] = {}  # since when, earliest first
+        self._idle: dict[Channel, float] = {}  # since when
+        self._busy: dict[Channel, tuple[Ticket, float]] = {}  # since when, earliest first
         self._slow = 0  # of the busy ones, at the last `wait`
         self._usual_seconds = 0.0  # for an answer: a moving average
         self._addresses: list[Address] = []
@@ -97,32 +97,32 @@ class Pool(Generic[Ticket]):
         `MAX_IN_FLIGHT` at most.
         """
         opened = self._idle or self._slow
-        limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CONNECTIONS + self.answers // 2)
+        limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CHANNELS + self.answers // 2)
         return len(self._busy) < min(MAX_IN_FLIGHT, limit + 2 * self._slow)
 
     def refresh(self) -> None:
-        """Forget addresses, and connections that were closed or idle for too long."""
+        """Forget addresses, and channels that were closed or idle for too long."""
         self.answers = 0
         self._usual_seconds = 0.0
         self._addresses = []
         oldest = self.clock.wall() - IDLE_SECONDS
-        for connection, since in list(self._idle.items()):
-            if connection.has_unread() or since < oldest:
-                self._drop(connection)
+        for channel, since in list(self._idle.items()):
+            if channel.has_unread() or since < oldest:
+                self._drop(channel)
 
     def start(self, ticket: Ticket, request: bytes, fresh: bool = False) -> None:
-        """Send a request, over a new connection if `fresh` is set or none is idle.
+        """Send a request, over a new channel if `fresh` is set or none is idle.
 
         Nothing can tell bytes that arrive unasked after this from the answer.
 
         :raises Failure: at once; `wait` will not return the ticket.
         """
         kept = None if fresh else self._take_idle()
-        connection = kept or self._open()
-        connection.begin(request)
-        self._busy[connection] = ticket, self.clock.monotonic()
+        channel = kept or self._open()
+        channel.begin(request)
+        self._busy[channel] = ticket, self.clock.monotonic()
         if kept:
-            self._advance(connection)
+            self._advance(channel)
 
     def wait(self, until: float | None) -> list[tuple[Ticket, Answer | Failure]]:
         """Wait for progress, or until a time, and return the requests that have ended."""
@@ -145,31 +145,31 @@ class Pool(Generic[Ticket]):
 
     def abandon(self) -> None:
         """Drop the requests in flight; `wait` will not return their tickets."""
-        for connection in list(self._busy):
-            self._drop(connection)
+        for channel in list(self._busy):
+            self._drop(channel)
 
     def close(self) -> None:
-        """Close all connections. The pool can be used again."""
-        for connection in [*self._busy, *self._idle]:
-            self._drop(connection)
+        """Close all channels. The pool can be used again."""
+        for channel in [*self._busy, *self._idle]:
+            self._drop(channel)
 
-    def _take_idle(self) -> Connection | None:
+    def _take_idle(self) -> Channel | None:
         while self._idle:
-            connection, _ = self._idle.popitem()
-            if not connection.has_unread():
-                return connection
-            self._drop(connection)
+            channel, _ = self._idle.popitem()
+            if not channel.has_unread():
+                return channel
+            self._drop(channel)
         return None
 
-    def _open(self) -> Connection:
+    def _open(self) -> Channel:
         if self._endpoint.secure and self._tls is None:
             self._tls = ssl.create_default_context()  # 20 ms of CPU, so only when needed
         try:
-            connection = Connection(self._next_address(), self._endpoint.host, self._tls)
+            channel = Channel(self._next_address(), self._endpoint.host, self._tls)
         except OSError as error:
             raise Unreachable(f"no connection: {error}") from error
-        self._selector.register(connection.fileno, connection.waits_for, connection)
-        return connection
+        self._selector.register(channel.fileno, channel.waits_for, channel)
+        return channel
 
     def _next_address(self) -> Address:
         """Addresses in turn, so that a request refused at one is retried at another."""
@@ -180,32 +180,32 @@ class Pool(Generic[Ticket]):
         self._opened += 1
         return self._addresses[self._opened % len(self._addresses)]
 
-    def _advance(self, connection: Connection) -> Answer | None:
-        waited_for = connection.waits_for
+    def _advance(self, channel: Channel) -> Answer | None:
+        waited_for = channel.waits_for
         try:
-            answer = connection.advance()
+            answer = channel.advance()
         except Failure:
-            self._drop(connection)
+            self._drop(channel)
             raise
         if answer:
-            self._count_answer(connection)
+            self._count_answer(channel)
             if answer.reusable and len(self._idle) < POOL_SIZE:
-                del self._busy[connection]
-                self._idle[connection] = self.clock.wall()
+                del self._busy[channel]
+                self._idle[channel] = self.clock.wall()
             else:
-                self._drop(connection)
-        elif connection.waits_for != waited_for:
-            self._selector.modify(connection.fileno, connection.waits_for, connection)
+                self._drop(channel)
+        elif channel.waits_for != waited_for:
+            self._selector.modify(channel.fileno, channel.waits_for, channel)
         return answer
 
-    def _drop(self, connection: Connection) -> None:
-        self._selector.unregister(connection.fileno)
-        connection.close()
-        self._busy.pop(connection, None)
-        self._idle.pop(connection, None)
+    def _drop(self, channel: Channel) -> None:
+        self._selector.unregister(channel.fileno)
+        channel.close()
+        self._busy.pop(channel, None)
+        self._idle.pop(channel, None)
 
-    def _count_answer(self, connection: Connection) -> None:
-        _, since = self._busy[connection]
+    def _count_answer(self, channel: Channel) -> None:
+        _, since = self._busy[channel]
         self.answers += 1
         weight = 1 / min(self.answers, 16)
         self._usual_seconds += (self.clock.monotonic() - since - self._usual_seconds) * weight
@@ -244,9 +244,9 @@ class Pool(Generic[Ticket]):
         limit = self._limit_seconds
         oldest = self.clock.monotonic() - limit
         while self._busy:
-            connection, (ticket, since) = next(iter(self._busy.items()))
+            channel, (ticket, since) = next(iter(self._busy.items()))
             if since > oldest:
                 break
-            self._drop(connection)
-            expired.append((ticket, connection.timed_out(limit)))
+            self._drop(channel)
+            expired.append((ticket, channel.timed_out(limit)))
         return expired

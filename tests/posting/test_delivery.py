@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import NoCredentialsError
 
 from chalicelib.posting import BROADCAST_SECONDS, POOL_SIZE, Poster, Result, delivery, pool, sigv4
-from chalicelib.posting.pool import FIRST_CONNECTIONS
+from chalicelib.posting.pool import FIRST_CHANNELS
 from tests.connections import ODD_ANSWERS, Answer
 from tests.simulation import Simulation
 
@@ -421,7 +421,7 @@ def test_connection_refused(connect: Connect) -> None:
     assert result.stopped.startswith("no connection: [Errno ")
     assert set(result.failed.values()) == {result.stopped}
     assert len(result.failed) + len(list(ids)) == 1_000
-    assert len(result.failed) <= 2 * FIRST_CONNECTIONS
+    assert len(result.failed) <= 2 * FIRST_CHANNELS
 
 
 def test_a_host_without_an_address(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from chalicelib.posting.connection import Failure, NoAnswer, Stale, Unreachable
+from chalicelib.posting.channel import Failure, NoAnswer, Stale, Unreachable
 from chalicelib.posting.http1 import Answer as HttpAnswer
 from chalicelib.posting.http1 import Endpoint
 from chalicelib.posting.pool import (
-    FIRST_CONNECTIONS,
+    FIRST_CHANNELS,
     IDLE_SECONDS,
     MAX_IN_FLIGHT,
     POOL_SIZE,
@@ -113,7 +113,7 @@ def test_each_answer_makes_room_for_more(pool: Pool[str]) -> None:
     for _ in range(8):
         sizes.append(fill(pool))
         finish(pool)
-    assert (sizes[0], sizes[-1]) == (FIRST_CONNECTIONS, POOL_SIZE)
+    assert (sizes[0], sizes[-1]) == (FIRST_CHANNELS, POOL_SIZE)
     for size, larger in pairwise(sizes):
         assert size < larger <= 2 * size or size == larger == POOL_SIZE
 
@@ -127,7 +127,7 @@ def test_slow_requests_leave_room_for_others_but_the_pool_keeps_few_connections(
         if started := fill(simulated):
             in_flight.append(in_flight[-1] + started)
         simulated.wait(None)
-    first, second = FIRST_CONNECTIONS, POOL_SIZE + 2 * FIRST_CONNECTIONS
+    first, second = FIRST_CHANNELS, POOL_SIZE + 2 * FIRST_CHANNELS
     assert in_flight[1:] == [first, second, POOL_SIZE + 2 * second, MAX_IN_FLIGHT]
     finish(simulated)
     simulation.answer_seconds = 0.01

@@ -1,4 +1,4 @@
-"""One non-blocking connection, with or without TLS, and how it may fail."""
+"""One HTTP connection, non-blocking, with or without TLS, and how it may fail."""
 
 import errno
 import os
@@ -29,8 +29,8 @@ class Stale(NoAnswer):
     """A kept connection was closed before any byte of the answer: probably before the request."""
 
 
-class Connection:
-    """A non-blocking connection that carries one request at a time."""
+class Channel:
+    """A non-blocking connection to API Gateway that carries one request at a time."""
 
     def __init__(self, address: Address, host: str, tls: ssl.SSLContext | None) -> None:
         family, kind, protocol, _, target = address
