@@ -92,7 +92,7 @@ class Announcer:
         """
         gone: list[Connection] = []
         for room, leavers in _by_room(departed).items():
-            lines = [f"{connection.username} left room." for connection in leavers]
+            lines = [f"{connection.nickname} left room." for connection in leavers]
             try:
                 audience = self._audience(room, absent)
                 for message in texts.messages(lines):

@@ -65,14 +65,14 @@ class Commands:
     def rename(self, connection: Connection, wish: str) -> Connection | None:
         """Give the connection the nickname it asks for, or tell it why not."""
         try:
-            username = names.nickname(wish)
-            return self._storage.rename(connection, username)
+            nickname = names.nickname(wish)
+            return self._storage.rename(connection, nickname)
         except names.InvalidName as invalid:
             self._reply(connection, str(invalid))
         except NicknameTaken as taken:
-            if self._announcer.frees(username, taken.holder):
+            if self._announcer.frees(nickname, taken.holder):
                 raise StaleRecord(connection.id) from None
-            self._reply(connection, f"Nickname {username} is already in use.")
+            self._reply(connection, f"Nickname {nickname} is already in use.")
         return None
 
     def _help(self, connection: Connection, _arguments: list[str]) -> None:
@@ -80,15 +80,15 @@ class Commands:
 
     def _nick(self, connection: Connection, arguments: list[str]) -> None:
         if not arguments:
-            self._reply(connection, f"Current nickname: {connection.username}")
+            self._reply(connection, f"Current nickname: {connection.nickname}")
             return
         if connection.account:
             self._reply(connection, "Your nickname comes from your account.")
             return
         renamed = self.rename(connection, arguments[0])
         if renamed is not None:
-            self._reply(renamed, f"Nickname is: {renamed.username}")
-            line = f"{connection.username} is now known as {renamed.username}."
+            self._reply(renamed, f"Nickname is: {renamed.nickname}")
+            line = f"{connection.nickname} is now known as {renamed.nickname}."
             self._announcer.announce(renamed, renamed.room, line)
 
     def _join(self, connection: Connection, arguments: list[str]) -> None:
@@ -103,7 +103,7 @@ class Commands:
         moved = self._storage.enter(connection, room)
         self._say_left(moved, connection.room)
         self._reply(moved, f'Joined chat room "{room}"')
-        self._announcer.announce(moved, room, f"{moved.username} joined room.")
+        self._announcer.announce(moved, room, f"{moved.nickname} joined room.")
 
     def _room(self, connection: Connection, _arguments: list[str]) -> None:
         outside = "Not currently in a room. Type /join {room_name} to do so."
@@ -129,12 +129,12 @@ class Commands:
         """Tell a connection, and those who stay, that it has left its room, if it had one."""
         if room is not None:
             self._reply(connection, f'Left chat room "{room}"')
-            self._announcer.announce(connection, room, f"{connection.username} left room.")
+            self._announcer.announce(connection, room, f"{connection.nickname} left room.")
 
     def _member_names(self, connection: Connection, room: str) -> list[str]:
         """In the order of joining, with the asker, whom the index may not list yet."""
-        listed = {member.id: member.username for member in self._storage.list_members(room)}
-        listed[connection.id] = connection.username
+        listed = {member.id: member.nickname for member in self._storage.list_members(room)}
+        listed[connection.id] = connection.nickname
         return list(listed.values())
 
     def _room_names(self) -> list[str]:

@@ -64,6 +64,10 @@ class Handler:
         A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
         and a post for each member. A command costs 1 read for the connection, plus the cost of
         its `Storage` method. A frame that comes too fast costs one post; closing adds one request.
+
+        If other frames keep changing the connection, it retries for up to 3 s, and each attempt for
+        up to 3 s more if others keep changing the same rows. No retry begins in the last second
+        before the invocation's deadline, so that is how long a frame takes at worst.
         """
         try:
             if self._keeps_pace(connection_id, message):
@@ -101,12 +105,8 @@ class Handler:
 
         One of the frames that meet always succeeds, so only many at once use up the attempts.
         """
-
-        def attempt() -> None:
-            self._handle_frame(connection_id, message)
-
         try:
-            until_current(attempt)
+            until_current(lambda: self._handle_frame(connection_id, message))
         except StaleRecord:
             log.warning("a frame met too many others of its connection")
             self._reply(Connection(connection_id), TOO_FAST)
@@ -116,7 +116,7 @@ class Handler:
         if connection is None:
             self._sender.send(connection_id, "Your session has expired. Please reconnect.")
             self._sender.close(connection_id)
-        elif not connection.username:
+        elif not connection.nickname:
             self._handle_login_message(connection, message)
         elif message.startswith("/"):
             self._commands.run(connection, message[1:])
@@ -127,11 +127,11 @@ class Handler:
         named = self._commands.rename(connection, message)
         if named is not None:
             self._reply(
-                named, f"Using nickname: {named.username}\nType /help for list of commands."
+                named, f"Using nickname: {named.nickname}\nType /help for list of commands."
             )
 
     def _handle_text(self, connection: Connection, message: str) -> None:
-        line = texts.repeated(message, f"{connection.username}: ")
+        line = texts.repeated(message, f"{connection.nickname}: ")
         if connection.room is None:
             self._reply(connection, "Cannot send message if not in chatroom.")
         elif texts.is_too_long(line):

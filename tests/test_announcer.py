@@ -49,7 +49,7 @@ def test_members_found_gone_by_an_announcement_are_announced_too(
     chat.connections.will_answer(joe.id, 200, 410)
     jack.disconnects()
     jenny.hears("Jack left room.", "Jim left room.", "Joe left room.")
-    assert {member.username for member in chat.storage.iter_members("chalice")} == {"John", "Jenny"}
+    assert {member.nickname for member in chat.storage.iter_members("chalice")} == {"John", "Jenny"}
 
 
 def test_departures_fill_several_messages_if_one_cannot_hold_them(

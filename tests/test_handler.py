@@ -1,13 +1,16 @@
 """The chat as people see it: a test for each row of the protocol, and for their mistakes."""
 
 import json
+import random
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from chalicelib.invocation import invocation
 from tests.conftest import Chat, Person
 
 TRANSCRIPT_FILE = Path(__file__).parent.parent / "scripts" / "transcript.json"
@@ -88,6 +91,38 @@ def test_a_frame_in_endless_conflict_is_given_up_soon_and_without_an_error(
     john.hears("You are sending too fast. Wait a moment.")
     assert attempts == 8
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_frame_that_others_overtake_for_ever_ends_before_the_deadline(
+    john: Person, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attempt meets conflicts, and then a connection that has changed."""
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+
+    def longest(low: float, high: float) -> float:
+        return high
+
+    now = time.monotonic
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + slept)
+    monkeypatch.setattr(random, "uniform", longest)
+    client = chat.storage.table.meta.client
+    codes = cycle([*["TransactionConflict"] * 7, "ConditionalCheckFailed"])
+
+    def refuse(**request: Any) -> None:
+        code = next(codes)
+        reasons = [{"Code": code, "Item": {}} for _ in request["TransactItems"]]
+        error = {"Error": {"Code": "TransactionCanceledException"}, "CancellationReasons": reasons}
+        raise client.exceptions.TransactionCanceledException(error, "TransactWriteItems")
+
+    monkeypatch.setattr(client, "transact_write_items", refuse)
+    with invocation(seconds=10):
+        john.says("/quit")
+    assert 3.2 < slept <= 9 + 1.6  # the last pause may begin just before the last second
 
 
 # Texts

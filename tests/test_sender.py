@@ -77,7 +77,7 @@ def test_gone_connections_are_removed_and_returned_once(
 ) -> None:
     jenny.vanishes()
     (removed,) = chat.sender.broadcast([john.id, jenny.id], "Hi")
-    assert (removed.id, removed.username, removed.room) == (jenny.id, "Jenny", "chalice")
+    assert (removed.id, removed.nickname, removed.room) == (jenny.id, "Jenny", "chalice")
     assert chat.sender.send(jenny.id, "Hi") == []
     assert chat.storage.get_connection_ids_by_room("chalice") == [john.id]
     john.hears("Hi")
@@ -87,7 +87,7 @@ def test_a_whole_room_that_is_gone_is_removed(chat: Chat) -> None:
     for person in [chat.person(f"p{n}", "chalice") for n in range(5)]:
         person.vanishes()
     removed = chat.sender.broadcast(chat.storage.get_connection_ids_by_room("chalice"), "Hi")
-    assert sorted(each.username for each in removed) == [f"p{n}" for n in range(5)]
+    assert sorted(each.nickname for each in removed) == [f"p{n}" for n in range(5)]
     assert chat.rows() == []
 
 

@@ -220,7 +220,7 @@ class Delivery(Generic[AnyTarget]):
         return self._result
 
     def _fill(self) -> None:
-        while self._pool.has_room and (post := self._next_post()):
+        while self._pool.has_capacity and (post := self._next_post()):
             self._start(post)
 
     def _next_post(self) -> Post[AnyTarget] | None:
@@ -251,7 +251,7 @@ class Delivery(Generic[AnyTarget]):
         return min(MAX_WAITING, FIRST_CHANNELS + self._pool.answers)
 
     def _next_retry(self) -> float | None:
-        return self._waiting[0].retry_at if self._waiting and self._pool.has_room else None
+        return self._waiting[0].retry_at if self._waiting and self._pool.has_capacity else None
 
     def _start(self, post: Post[AnyTarget], fresh: bool = False) -> None:
         try:

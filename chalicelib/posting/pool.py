@@ -89,7 +89,7 @@ class Pool(Generic[Ticket]):
         return bool(self._busy)
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether another request may start.
 
         The limit grows with the answers up to `POOL_SIZE`. Each slow request leaves room for two

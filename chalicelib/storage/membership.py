@@ -135,7 +135,7 @@ class Membership:
             return connection
         if found:
             return replace(connection, room=found.get("room"))
-        is_read = reads_again or not connection.username
+        is_read = reads_again or not connection.nickname
         return self._reads.connection(connection.id) if is_read else None
 
     def _count_out(self, removed: list[Connection]) -> list[Connection]:
@@ -149,7 +149,7 @@ class Membership:
         yield "row", write.delete_row(connection)
         if connection.room is not None:
             yield "member", write.delete_member(connection)
-        if connection.username and has_claim:
+        if connection.nickname and has_claim:
             yield "claim", write.release(connection)
 
     def _arrival(
@@ -165,7 +165,7 @@ class Membership:
             actions["older row"] = write.delete_row(older)
             if older.room is not None:
                 actions["older member"] = write.delete_member(older)
-            if names.claim(older.username) != names.claim(new.username):
+            if names.claim(older.nickname) != names.claim(new.nickname):
                 actions["older claim"] = write.release(older)
         return actions
 

@@ -36,21 +36,21 @@ class Account(NamedTuple):
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection as stored in the table: `username` is empty until it has a nickname.
+    """A connection as stored in the table: `nickname` is empty until it has one.
 
     `account` is the id of the account that signed in, empty in a chat without sign-in. One that was
     read as a member of a room lacks `expires_at` and `account`: posts and removals need neither.
     """
 
     id: str
-    username: str = ""
+    nickname: str = ""
     room: str | None = None
     expires_at: int = 0
     account: str = ""
 
     @property
     def key(self) -> Item:
-        return {"PK": self.id, "SK": f"username_{self.username}"}
+        return {"PK": self.id, "SK": f"username_{self.nickname}"}
 
     @property
     def row(self) -> Item:
@@ -65,7 +65,7 @@ class Connection:
     def member_row(self, joined_at: int) -> Item:
         return {
             **self.member_key,
-            "username": self.username,
+            "username": self.nickname,
             "joined_at": joined_at,
             "expires_at": self.expires_at,
         }
@@ -73,7 +73,7 @@ class Connection:
     @property
     def claim_row(self) -> Item:
         return {
-            **claim_key(self.username),
+            **claim_key(self.nickname),
             "connection_id": self.id,
             "expires_at": self.expires_at,
         }
@@ -99,8 +99,8 @@ def directory_key(room: str) -> Item:
     return {"PK": "rooms", "SK": f"open_{room}"}
 
 
-def claim_key(username: str) -> Item:
-    return {"PK": "usernames", "SK": f"taken_{names.claim(username)}"}
+def claim_key(nickname: str) -> Item:
+    return {"PK": "usernames", "SK": f"taken_{names.claim(nickname)}"}
 
 
 def suffix(sort_key: str) -> str:

@@ -148,22 +148,22 @@ class Storage:
 
     # Nicknames
 
-    def rename(self, connection: Connection, username: str) -> Connection:
+    def rename(self, connection: Connection, nickname: str) -> Connection:
         """Give a connection a nickname, claim it, and release the old one. 1 transaction.
 
         Raises `NicknameTaken` if another connection holds it, or `StaleRecord`; then nothing
         has changed.
         """
-        if username == connection.username:
+        if nickname == connection.nickname:
             return connection
-        renamed = replace(connection, username=username)
+        renamed = replace(connection, nickname=nickname)
         write = self._transactions
         actions = {
             "old row": write.delete_row(connection),
             "row": write.put(renamed.row),
             "claim": write.claim(renamed, int(self._clock())),
         }
-        if connection.username and names.claim(connection.username) != names.claim(username):
+        if connection.nickname and names.claim(connection.nickname) != names.claim(nickname):
             actions["old claim"] = write.release(connection)
         if renamed.room is not None:
             actions["member"] = write.rename_member(renamed)
@@ -175,11 +175,11 @@ class Storage:
             raise NicknameTaken(refused.found["claim"]["connection_id"]) from None
         return renamed
 
-    def release_nickname(self, username: str, holder: str) -> None:
+    def release_nickname(self, nickname: str, holder: str) -> None:
         """Free a nickname if `holder`, a connection that is gone, still has it. 1 transaction."""
         write = self._transactions
         try:
-            write.transact({"claim": write.release(Connection(holder, username))})
+            write.transact({"claim": write.release(Connection(holder, nickname))})
         except Refused:
             pass  # somebody else's by now
 
@@ -268,7 +268,7 @@ class Storage:
     def set_username(self, connection_id: str, old_name: str, username: str) -> None:
         """`rename`; also raises `StaleRecord` if the connection is not called `old_name`."""
         found = self._found(connection_id)
-        if found.username != old_name:
+        if found.nickname != old_name:
             raise StaleRecord(connection_id)
         self.rename(found, username)
 
@@ -298,7 +298,7 @@ class Storage:
         found = self.find_connection(connection_id)
         if found is None:
             return {}
-        return {"username": found.username} | ({"room": found.room} if found.room else {})
+        return {"username": found.nickname} | ({"room": found.room} if found.room else {})
 
     def _found(self, connection_id: str) -> Connection:
         found = self.find_connection(connection_id)

@@ -105,7 +105,7 @@ class Transactions:
                 "Key": connection.member_key,
                 "UpdateExpression": "SET username = :name",
                 "ConditionExpression": "attribute_exists(PK)",
-                "ExpressionAttributeValues": {":name": connection.username},
+                "ExpressionAttributeValues": {":name": connection.nickname},
             }
         }
 
@@ -126,7 +126,7 @@ class Transactions:
     def release(self, connection: Connection) -> Item:
         """Delete its claim, unless that has expired and now belongs to somebody else."""
         return self._delete(
-            claim_key(connection.username),
+            claim_key(connection.nickname),
             ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
             ExpressionAttributeValues={":me": connection.id},
         )

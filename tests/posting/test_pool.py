@@ -102,7 +102,7 @@ def test_outcomes_come_with_their_tickets(connections: Connections, pool: Pool[s
 def fill(pool: Pool[str]) -> int:
     """Start requests while there is room; returns how many."""
     count = 0
-    while pool.has_room:
+    while pool.has_capacity:
         start(pool, str(count))
         count += 1
     return count

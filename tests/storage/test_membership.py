@@ -191,7 +191,7 @@ def test_a_changed_connection_does_not_stop_the_removal_of_the_others(
 def test_a_bare_id_is_looked_up(storage: Storage, chat: Chat) -> None:
     john = connect(storage, "John", "chalice")
     (removed,) = delete_gone(storage, [Connection(john)])
-    assert (removed.username, removed.room) == ("John", "chalice")
+    assert (removed.nickname, removed.room) == ("John", "chalice")
     assert delete_gone(storage, [Connection("unknown")]) == []
     assert chat.rows() == []
 

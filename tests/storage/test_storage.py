@@ -76,7 +76,7 @@ def test_delete_returns_the_connection_to_one_caller_only(storage: Storage) -> N
     john = connect(storage, "John", "chalice")
     removed = storage.delete_connection(john)
     assert removed is not None
-    assert (removed.username, removed.room) == ("John", "chalice")
+    assert (removed.nickname, removed.room) == ("John", "chalice")
     assert storage.delete_connection(john) is None
 
 
