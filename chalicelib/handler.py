@@ -20,6 +20,8 @@ from chalicelib.storage import (
 )
 from chalicelib.text import texts
 
+ATTEMPTS = 5  # to answer a frame while others of its connection are answered
+
 TOO_FAST = "You are sending too fast. Wait a moment."
 
 
@@ -65,9 +67,9 @@ class Handler:
         and a post for each member. A command costs 1 read for the connection, plus the cost of
         its `Storage` method. A frame that comes too fast costs one post; closing adds one request.
 
-        If other frames keep changing the connection, it retries for up to 3 s, and each attempt for
-        up to 3 s more if others keep changing the same rows. No retry begins in the last second
-        before the invocation's deadline, so that is how long a frame takes at worst.
+        If other frames keep changing the connection, it makes 5 attempts. Each retries for up to
+        3 s if others keep changing the same rows. No retry begins in the last second before the
+        invocation's deadline, so that is how long a frame takes at worst.
         """
         try:
             if self._keeps_pace(connection_id, message):
@@ -106,7 +108,7 @@ class Handler:
         One of the frames that meet always succeeds, so only many at once use up the attempts.
         """
         try:
-            until_current(lambda: self._handle_frame(connection_id, message))
+            until_current(lambda: self._handle_frame(connection_id, message), ATTEMPTS)
         except StaleRecord:
             log.warning("a frame met too many others of its connection")
             self._reply(Connection(connection_id), TOO_FAST)

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from boto3.dynamodb.types import TypeDeserializer
@@ -158,12 +159,12 @@ def _row(item: Item) -> Item:
     return {name: _deserialize(value) for name, value in item.items()}
 
 
-def until_current(attempt: Callable[[], Done]) -> Done:
+def until_current(attempt: Callable[[], Done], attempts: int = 8) -> Done:
     """Repeat an attempt that raises `StaleRecord`, which reads the records again each time.
 
-    Raises the last `StaleRecord`, and `Conflict` at once, since its own retries are used up.
+    Makes 8 attempts at most, and fewer near the invocation's deadline. Raises the last `StaleRecord`, and `Conflict` at once, since its own retries are used up.
     """
-    for pause in pauses():
+    for pause in islice(pauses(), attempts):
         try:
             return attempt()
         except Conflict:
