@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -190,16 +192,37 @@ def test_the_import_needs_no_region_no_credentials_and_no_network() -> None:
     subprocess.run([sys.executable, "-c", no_network], env=environment, check=True)
 
 
-def test_a_function_reads_the_table_while_it_starts_and_survives_a_failure() -> None:
-    """With the whole CPU that Lambda gives then. The log has the failure, once."""
-    environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
-    environment |= {"AWS_LAMBDA_FUNCTION_NAME": "any", "AWS_DEFAULT_REGION": "eu-west-1"}
-    environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "TABLE": "any"}
-    environment |= {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:1"}
-    output = subprocess.check_output([sys.executable, "-c", "import app"], env=environment)
+class Failing(BaseHTTPRequestHandler):
+    """DynamoDB, out of order: it answers 500, or hangs up."""
+
+    requests = 0
+    hangs_up = False
+
+    def do_POST(self) -> None:
+        Failing.requests += 1
+        if not self.hangs_up:
+            self.send_error(500)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_a_failure_while_a_function_starts_is_logged_once_and_not_retried(hangs_up: bool) -> None:
+    """The table is read then, with the whole CPU that Lambda gives a function that starts."""
+    Failing.requests, Failing.hangs_up = 0, hangs_up
+    with HTTPServer(("127.0.0.1", 0), Failing) as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        environment = {"PATH": os.environ["PATH"], "AWS_CONFIG_FILE": os.devnull}
+        environment |= {"AWS_LAMBDA_FUNCTION_NAME": "any", "AWS_DEFAULT_REGION": "eu-west-1"}
+        environment |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "TABLE": "any"}
+        environment |= {"AWS_ENDPOINT_URL_DYNAMODB": f"http://127.0.0.1:{server.server_port}"}
+        output = subprocess.check_output([sys.executable, "-c", "import app"], env=environment)
+        server.shutdown()
     (line,) = map(json.loads, output.splitlines())
     assert line["message"] == "the table could not be read while the function started"
-    assert "127.0.0.1:1" in line["exception"]
+    assert "Traceback" in line["exception"]
+    assert Failing.requests == 1
 
 
 AUTHORIZED = {"account": "account-1", "nickname": "John", "principalId": "account-1"}

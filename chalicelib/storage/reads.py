@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from chalicelib.storage.rows import LIFETIME_SECONDS, Connection, Item, connection, suffix
 
 
@@ -17,12 +19,21 @@ class Reads:
     def connection(self, connection_id: str) -> Connection | None:
         """The connection, expired or not; see `Storage.find_connection` for the cost."""
         for _ in range(2):
-            rows = self.rows_of(connection_id)
+            rows = self._rows_of(connection_id)
             if len(rows) == 1:
                 break
         return connection(rows[0], int(self._clock()) + LIFETIME_SECONDS) if rows else None
 
-    def rows_of(self, connection_id: str) -> list[Item]:
+    def open(self) -> None:
+        """Connect to DynamoDB by reading a row that does not exist. 1 request, without retries."""
+        event = "needs-retry.dynamodb.Query"
+        self._client.meta.events.register_first(event, _give_up)
+        try:
+            self._rows_of("nobody")
+        finally:
+            self._client.meta.events.unregister(event, _give_up)
+
+    def _rows_of(self, connection_id: str) -> list[Item]:
         """The `username_` rows of a connection, expired or not. 1 request."""
         found: list[Item] = self._client.query(
             TableName=self._table,
@@ -69,3 +80,12 @@ class Reads:
             if "LastEvaluatedKey" not in page:
                 return
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def _give_up(response: Any, caught_exception: Exception | None, **_: Any) -> None:
+    """A handler of botocore's event `needs-retry`: whatever went wrong is raised, not retried."""
+    if caught_exception is not None:
+        raise caught_exception
+    http, parsed = response
+    if http.status_code != 200:
+        raise ClientError(parsed, "Query")

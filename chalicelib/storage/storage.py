@@ -64,7 +64,7 @@ class Storage:
         storage = cls()
         if aws.is_starting_for_the_chat():
             try:
-                storage._reads.rows_of("nobody")
+                storage._reads.open()
             except Exception:
                 log.exception("the table could not be read while the function started")
         return storage
