@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from chalicelib import aws
 from chalicelib.rows import Connection, Item, claim_key
 
@@ -43,6 +45,14 @@ class Refused(Exception):
     def __init__(self, found: dict[Any, Item]) -> None:
         super().__init__(f"{len(found)} conditions did not hold")
         self.found = found
+
+
+def has_written_nothing(error: ClientError | Conflict) -> bool:
+    """Whether a failed request has certainly changed nothing: its only attempt was refused."""
+    if isinstance(error, Conflict):
+        return True
+    metadata = error.response.get("ResponseMetadata", {})
+    return metadata.get("HTTPStatusCode", 400) < 500 and not metadata.get("RetryAttempts")
 
 
 class Transactions:
