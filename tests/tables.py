@@ -36,7 +36,13 @@ def write(table: Any, rows: Iterable[dict[str, Any]]) -> None:
             batch.put_item(Item=row)
 
 
-def clear(table: Any) -> None:
+def reset(table: Any, wanted: list[dict[str, Any]]) -> None:
+    """Make these the rows of the table; writes only those that differ."""
+    before = {(row["PK"], row["SK"]): row for row in rows(table)}
+    after = {(row["PK"], row["SK"]): row for row in wanted}
     with table.batch_writer() as batch:
-        for row in rows(table):
-            batch.delete_item(Key={"PK": row["PK"], "SK": row["SK"]})
+        for partition, sort_key in before.keys() - after.keys():
+            batch.delete_item(Key={"PK": partition, "SK": sort_key})
+        for key, row in after.items():
+            if before.get(key) != row:
+                batch.put_item(Item=row)

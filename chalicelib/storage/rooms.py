@@ -4,6 +4,9 @@ A count changes by a plain `ADD`, outside of the transactions that move people: 
 would conflict on a popular room's row. It is raised before somebody enters and lowered after
 somebody has left, so a crash in between leaves it too high, never too low: an empty room may be
 listed until its row expires, but an occupied room is never hidden.
+
+For the same reason boto3 must not repeat a request that lowers a count, unless an answer proves
+that the request has changed nothing. A request that raises a count may be repeated.
 """
 
 from collections.abc import Callable
@@ -14,6 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.invocation import log
 from chalicelib.storage.rows import LIFETIME_SECONDS, directory_key
 
+LOWER = "ADD members :less"
+
 
 class Rooms:
     """Counts the members of the rooms. Costs are in requests to DynamoDB."""
@@ -22,6 +27,9 @@ class Rooms:
         self._table = table
         self._clock = clock
         self._refused = table.meta.client.exceptions.ConditionalCheckFailedException
+        table.meta.client.meta.events.register_first(
+            "needs-retry.dynamodb.UpdateItem", _lower_once, unique_id="lower-once"
+        )
 
     def count_in(self, room: str) -> None:
         """Add one member to the count. 1 request; up to 2 more if the row has expired.
@@ -54,25 +62,19 @@ class Rooms:
         1 request; 1 more to close. Failures are logged, not raised: the members have left.
         """
         try:
-            response = self._change(room, -members)
-            retries = response["ResponseMetadata"].get("RetryAttempts", 0)
-            if retries:  # each retry may have counted too; a count must not be too low
-                response = self._change(room, retries * members)
+            response = self._table.update_item(
+                Key=directory_key(room),
+                UpdateExpression=LOWER,
+                ConditionExpression="attribute_exists(PK)",
+                ExpressionAttributeValues={":less": -members},
+                ReturnValues="UPDATED_NEW",
+            )
             if response["Attributes"]["members"] <= 0:
                 self._close(room)
         except self._refused:
             pass  # the row has expired, and so have all the members it counted
         except (ClientError, BotoCoreError):
             log.exception("a room's count may be too high until its row expires")
-
-    def _change(self, room: str, change: int) -> Any:
-        return self._table.update_item(
-            Key=directory_key(room),
-            UpdateExpression="ADD members :change",
-            ConditionExpression="attribute_exists(PK)",
-            ExpressionAttributeValues={":change": change},
-            ReturnValues="UPDATED_NEW",
-        )
 
     def _close(self, room: str) -> None:
         try:
@@ -83,3 +85,21 @@ class Rooms:
             )
         except self._refused:
             pass  # somebody has entered meanwhile
+
+
+def _lower_once(
+    response: Any, caught_exception: Exception | None, request_dict: Any, **_: Any
+) -> None:
+    """Keep boto3 from repeating a `LOWER` that may have lowered the count: raise its failure.
+
+    A handler of the event `needs-retry` (Boto3 guide: "Extensibility"). After a refusal, such as
+    throttling, boto3 decides as usual.
+    """
+    if LOWER.encode() not in request_dict["body"]:
+        return
+    if caught_exception is not None:
+        raise caught_exception
+    http, parsed = response
+    if http.status_code >= 500:
+        raise ClientError(parsed, "UpdateItem")
+    http.headers.pop("x-amz-crc32", None)  # boto3 would retry a success whose checksum is wrong

@@ -28,6 +28,7 @@ from chalicelib.storage.transactions import (
     Refused,
     StaleRecord,
     Transactions,
+    has_written_nothing,
 )
 from chalicelib.text import names
 
@@ -216,9 +217,8 @@ class Storage:
             if comes_in:
                 self._rooms.count_out(room)
             raise StaleRecord(connection.id) from None
-        except (ClientError, Conflict):
-            found = self.find_connection(connection.id)
-            if comes_in and (found is None or found.room != room):
+        except (ClientError, Conflict) as error:
+            if comes_in and has_written_nothing(error):
                 self._rooms.count_out(room)
             raise
         if comes_in and connection.room is not None:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from boto3.dynamodb.types import TypeDeserializer
+from botocore.exceptions import ClientError
 
 from chalicelib import invocation
 from chalicelib.storage.rows import Connection, Item, claim_key
@@ -47,6 +48,14 @@ class Refused(Exception):
     def __init__(self, found: dict[Any, Item]) -> None:
         super().__init__(f"{len(found)} conditions did not hold")
         self.found = found
+
+
+def has_written_nothing(error: ClientError | Conflict) -> bool:
+    """Whether a failed request has certainly changed nothing: its only attempt was refused."""
+    if isinstance(error, Conflict):
+        return True
+    metadata = error.response.get("ResponseMetadata", {})
+    return metadata.get("HTTPStatusCode", 400) < 500 and not metadata.get("RetryAttempts")
 
 
 class Transactions:

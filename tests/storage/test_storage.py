@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from chalicelib.storage import Storage
 from chalicelib.storage.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage.transactions import Conflict, NicknameTaken, StaleRecord, pauses
-from tests.conftest import Chat, Person, requests
+from tests.conftest import Chat, Person, at_request, requests
 from tests.invariants import problems
 
 
@@ -226,25 +226,18 @@ def test_rows_of_an_older_version_have_no_expiry(storage: Storage, table: Any) -
 # The count of a room is never too low
 
 
-def test_a_count_is_not_too_low_after_a_request_was_sent_twice(
-    storage: Storage, chat: Chat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("John", "Jenny", "Jack"):
-        connect(storage, name, "chalice")
-    update_item = storage.table.update_item
+def test_an_entry_that_may_have_succeeded_is_counted(storage: Storage, chat: Chat) -> None:
+    john = storage.find_connection(connect(storage, "John", "chalice"))
+    assert john
 
-    def retried(**request: Any) -> Any:
-        """The first answer was lost, so the client has retried."""
-        if request["ExpressionAttributeValues"].get(":change") == -1:
-            update_item(**request)
-        response = update_item(**request)
-        response["ResponseMetadata"]["RetryAttempts"] = 1
-        return response
+    def fail() -> None:
+        error = {"Code": "InternalServerError", "Message": "perhaps it is done"}
+        raise ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": 500}}, "any")
 
-    monkeypatch.setattr(storage.table, "update_item", retried)
-    storage.remove_room("id-of-John", "chalice")
-    storage.remove_room("id-of-Jenny", "chalice")
-    assert storage.list_rooms() == {"chalice"}
+    with at_request(chat, 2, "after-call", fail), pytest.raises(ClientError):
+        storage.enter(john, "tea")
+    assert storage.get_connection_ids_by_room("tea") == [john.id]
+    assert storage.list_rooms() == {"chalice", "tea"}
 
 
 # Pages
