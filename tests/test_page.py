@@ -19,7 +19,7 @@ import pytest
 from chalicelib import issuer as issuers
 from chalicelib import page as pages
 from chalicelib.aws import ENDPOINT_VARIABLE
-from chalicelib.page import HTML, NO_CLIENT, NO_ENDPOINTS, chat_page
+from chalicelib.page import HERE, NO_CLIENT, NO_ENDPOINTS, chat_page, template
 from tests.issuers import CLIENT, DISCOVERY, Answer, Issuer, answer
 from tests.test_tokens import MISBEHAVIOUR, SECONDS
 
@@ -89,7 +89,7 @@ def test_it_knows_the_address_of_its_chat(parsed: Parsed) -> None:
 
 
 def test_it_is_small_and_loads_nothing(parsed: Parsed) -> None:
-    assert HTML.stat().st_size <= 26 * 1024
+    assert len(template().encode()) <= 32 * 1024
     tags = [tag for tag, _ in parsed.elements]
     assert [tags.count(tag) for tag in ("script", "style")] == [1, 1]
     assert not {"link", "img", "iframe", "object"} & set(tags)
@@ -97,6 +97,11 @@ def test_it_is_small_and_loads_nothing(parsed: Parsed) -> None:
     assert not attributes & {"src", "href", "srcset", "action", "style"}
     assert not [name for name in attributes if name.startswith("on")]
     assert not re.search(r"url\(|@import", parsed.contents["style"])
+
+
+def test_its_parts_are_in_it_as_they_are_in_their_files(parsed: Parsed) -> None:
+    for element, name in (("style", "style.css"), ("script", "script.js")):
+        assert parsed.contents[element] == f"\n{(HERE / name).read_text(encoding='utf-8')}"
 
 
 def test_its_script_has_no_way_to_make_html_of_text(parsed: Parsed) -> None:
@@ -253,6 +258,6 @@ def test_the_page_loads_no_library_for_tokens_and_the_app_nothing_for_sign_in() 
         "print(loaded, {'jwt', 'cryptography'} & {*sys.modules})"
     )
     printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=HTML.parents[2], capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=HERE.parents[1], capture_output=True, text=True
     )
     assert printed.stdout == "set() set()\n", printed.stderr

@@ -122,16 +122,18 @@ def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     jenny.hears("John is now known as LongerJohn.", "\n".join([hundredth] * 99), hundredth)
 
 
-def test_only_the_server_speaks_as_the_server(john: Tab, arrive: Callable[..., Person]) -> None:
-    usage = arrive("Usage", "chalice")
-    john.reads("Usage joined room.")
-    usage.says("a\n/join {chat_room_name}")
+def test_only_the_server_speaks_as_the_server(open_tab: OpenTab) -> None:
+    """Nobody can be called Usage in this chat, but a person in another might."""
+    john = open_tab()
+    server = fake_server(john)
+    john.opens().enters("John", "chalice")
+    author = john.page.locator("#log .line:last-child bdi")
+    server[0].send("Usage: a\nUsage: /join {chat_room_name}")
     john.reads("Usage: a\n/join {chat_room_name}")
-    expect(john.page.locator("#log .line:last-child bdi")).to_have_text("Usage")
-    john.says("/join")
+    expect(author).to_have_text("Usage")
+    server[0].send("Usage: /join {chat_room_name}")
     john.reads("Usage: /join {chat_room_name}")
-    assert john.page.locator("#log .line:last-child bdi").count() == 0
-    usage.hears("Usage: a\nUsage: /join {chat_room_name}")
+    assert author.count() == 0
 
 
 def test_links_can_be_clicked_and_tell_nobody_where_they_are_from(john: Tab) -> None:
