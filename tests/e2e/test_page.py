@@ -228,7 +228,7 @@ def test_the_title_counts_what_was_missed(john: Tab, arrive: Callable[..., Perso
         jenny.says(text)
         john.reads(f"Jenny: {text}")
         jenny.hears(f"Jenny: {text}")
-    assert john.page.title() == "(2) chalice · ChaliceChat"
+    assert john.page.title() == "(2, your name) chalice · ChaliceChat"
     john.page.evaluate(HIDE, False)
     assert john.page.title() == "chalice · ChaliceChat"
 
