@@ -279,7 +279,7 @@ function leave() {
   ask();
 }
 
-// Signing in: OpenID Connect's authorization code flow with PKCE (RFC 7636)
+// The connection, signed in: OpenID Connect's authorization code flow with PKCE (RFC 7636)
 
 async function signIn() {
   const flow = { state: crypto.randomUUID(), verifier: crypto.randomUUID() + crypto.randomUUID(), room: withoutSpaces($("room").value) };
@@ -412,9 +412,9 @@ function take() {
 
 function putBack() { underWay = null; }
 
-/** Whether an own line is the echo of the text under way, which is then in the log. */
+/** Whether an own line is the echo of the first text, which is then in the log. */
 function hearEcho(text) {
-  if (underWay?.text === text) {
+  if (outbox[0]?.tries && outbox[0].text === text) { // under way, or to be sent again
     deliver(take().element);
     return true;
   }
@@ -505,8 +505,7 @@ let unread = null; // the line where the unread begin
 let isUnread = false; // they are not read yet
 let characters = 0;
 /** @type {any} */
-let last = {}; // of the last line: its author, and when its time was shown
-let today = "";
+let last = {}; // the last line: its author and day, and when its time was shown
 const slots = new Map(); // the colours of people
 const written = {};
 
@@ -515,7 +514,7 @@ function say(author, text) {
   const names = !isOwn && nameIn(text);
   if (!isOwn && (document.hidden || !stuck)) {
     if (!isUnread) {
-      if (unread) remove(unread);
+      unread?.remove();
       unread = put(divider("New"));
     }
     isUnread = true;
@@ -556,7 +555,7 @@ function rows(text) {
 function hearNews(lines) {
   for (const line of lines) {
     const [, name, what, then] = line.match(NEWS) ?? [];
-    if (then) slots.set(then, slots.get(name));
+    if (then && slots.has(name)) slots.set(then, slots.get(name));
     if (then || what === "left room") slots.delete(name);
     const names = last.what === what ? [...last.names, name] : [name];
     const text = box("text", ...row(names), ` ${what}.`);
@@ -574,9 +573,7 @@ function row(names, shown = called, between = ", ") { return names.flatMap((name
 
 function arrival(frame) {
   const others = frame.split("\n").filter((name) => name !== me);
-  if (!others.length) {
-    return note("Nobody else is here yet. ", button("Copy the invitation", invite));
-  }
+  if (!others.length) return note("Nobody else is here yet. ", button("Copy the invitation", invite));
   const more = others.length - NAMES;
   return note("Also here: ", ...row(others.slice(0, NAMES)), more > 0 ? `, and ${more} more` : "");
 }
@@ -596,7 +593,7 @@ function list(frame) {
   put(box("line aside reply list", box("text", ...row(frame.split("\n"), shown, "\n"))), "/");
 }
 
-function divider(text) { return make("div", { className: "divider", role: "separator" }, text); }
+function divider(text) { return make("div", { className: "divider", role: "separator", size: 0 }, text); }
 
 /** The head of a line that has been delivered now. */
 function headOf(author) { return [called(author, author === me ? { className: "unseen" } : colour(author)), ` ${clock()}`]; }
@@ -674,7 +671,7 @@ function deliver(element) {
 }
 
 function remove(element) {
-  characters -= element.size ?? 0; // a new day has none
+  characters -= element.size;
   element.remove();
 }
 
@@ -682,14 +679,13 @@ function remove(element) {
 function put(element, author = "") {
   const log = $("log");
   const day = new Date().toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
-  if (today && today !== day) {
+  if (last.day && last.day !== day) {
     log.append(divider(day));
     last = {};
   }
-  today = day;
   const more = isMore(author, last);
   element.classList.toggle("more", more);
-  last = { author, element, at: more ? last.at : now() };
+  last = { author, element, day, at: more ? last.at : now() };
   log.append(element);
   characters += element.size ??= element.textContent.length;
   while (log.childElementCount > LINES || (characters > CHARACTERS && log.childElementCount > 1)) remove(log.firstChild);
@@ -721,6 +717,13 @@ function follow(always = false) {
   });
 }
 
+function scrolled() {
+  const { scrollHeight, scrollTop, clientHeight } = $("scroller");
+  if (!following) stuck = scrollHeight - scrollTop - clientHeight < 60;
+  if (stuck) $("newer").hidden = true;
+  if (!document.hidden) see();
+}
+
 /** One of ten colours: none of those that the last nine people have. */
 function colour(name) {
   if (!slots.has(name)) {
@@ -738,6 +741,7 @@ function clear() {
   $("log").replaceChildren();
   characters = 0;
   last = {};
+  isUnread = false;
 }
 
 function show() {
@@ -751,7 +755,7 @@ function show() {
   $("resume").hidden = phase !== "halted" && losses < LOSSES;
   write("resume", phase !== "halted" ? "Reload the page" : session ? "Chat here" : "Sign in");
   write("list", room ? "People" : "Rooms");
-  $("text").placeholder = room ? "Write to everybody" : "/join and a room’s name";
+  input.placeholder = room ? "Write to everybody" : "/join and a room’s name";
   $("enter").disabled = phase !== "out";
   write("enter", phase !== "out" ? "Connecting …" : client && !session ? "Sign in" : "Chat");
 }
@@ -838,12 +842,7 @@ $("leave").onclick = () => {
   if (!hasUnsent() || confirm("Some lines are not sent yet. Leave without sending them?")) leave();
 };
 $("newer").onclick = () => { follow(true); focusInput(); };
-$("scroller").onscroll = () => {
-  const { scrollHeight, scrollTop, clientHeight } = $("scroller");
-  if (!following) stuck = scrollHeight - scrollTop - clientHeight < 60;
-  if (stuck) $("newer").hidden = true;
-  if (!document.hidden) see();
-};
+$("scroller").onscroll = scrolled;
 new ResizeObserver(() => follow()).observe($("scroller"));
 document.onclick = (event) => {
   if (getSelection()?.isCollapsed && !isOn(event, "a, button, input")) focusInput();
@@ -866,6 +865,7 @@ onoffline = () => { if (socket) lose(); };
 onhashchange = () => {
   const wanted = roomOfAddress();
   if (wanted && wanted !== room) isIn ? enqueue(`/join ${wanted}`) : ($("room").value = wanted);
+  focusInput();
 };
 onbeforeunload = (event) => { if (hasUnsent()) event.preventDefault(); };
 // For keyboards that cover the page on a phone.
