@@ -771,7 +771,7 @@ function see() {
 
 // Input
 
-const keyboard = matchMedia("(pointer: fine)");
+const touch = matchMedia("(pointer: coarse)"); // Enter breaks the line, and a keyboard would cover half the page
 const input = $("text");
 const sent = []; // and what the arrow keys show of it
 let shown = 0;
@@ -791,7 +791,7 @@ function recall(step) {
   type(recalled = sent[shown] ?? draft);
 }
 
-function focusInput() { if (keyboard.matches && isIn) input.focus(); }
+function focusInput() { if (!touch.matches && isIn) input.focus(); }
 
 function isOn(event, selectors) { return !!event.target.closest(selectors); }
 
@@ -825,12 +825,12 @@ input.addEventListener("compositionupdate", ({ data }) => { composed = data; });
 input.onkeydown = (event) => {
   if (event.shiftKey || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.isComposing || event.keyCode === 229) { // Safari has ended the composition by then
-    if (event.key === "Enter" && keyboard.matches && /[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]$/.test(composed)) setTimeout(submit); // Korean chooses nothing with Enter
+    if (event.key === "Enter" && !touch.matches && /[\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]$/.test(composed)) setTimeout(submit); // Korean chooses nothing with Enter
     return;
   }
   const isShown = input.value === recalled;
   const isStart = isShown || input.selectionEnd === 0;
-  if (event.key === "Enter" && keyboard.matches) submit();
+  if (event.key === "Enter" && !touch.matches) submit();
   else if (event.key === "ArrowUp" && isStart && shown > 0) recall(-1);
   else if (event.key === "ArrowDown" && isShown && shown < sent.length) recall(1);
   else return;
@@ -876,7 +876,7 @@ const answer = new URLSearchParams(location.search);
 $("nickname").value = kept("nickname", "localStorage");
 $("nickname").parentElement.hidden = $("nickname").disabled = !!client;
 $("room").value = roomOfAddress() || $("room").value;
-input.enterKeyHint = keyboard.matches ? "send" : "enter";
+input.enterKeyHint = touch.matches ? "enter" : "send";
 $("needs").hidden = true;
 if (problem) $("problem").textContent = problem;
 else if (client && answer.has("state")) comeBack(answer);
@@ -886,4 +886,4 @@ else if (kept("isIn") && (client ? session : $("nickname").value)) {
 }
 show();
 type(draft);
-if (!isReloaded && keyboard.matches) $(client || $("nickname").value ? "room" : "nickname").focus();
+if (!isReloaded && !touch.matches) $(client || $("nickname").value ? "room" : "nickname").focus();

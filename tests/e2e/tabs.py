@@ -66,10 +66,10 @@ class Tab:
 
     def says(self, text: str) -> None:
         self.types(text)
-        if self.page.evaluate("matchMedia('(pointer: fine)').matches"):
-            self.page.keyboard.press("Enter")
-        else:
+        if self.page.evaluate("matchMedia('(pointer: coarse)').matches"):
             self.page.get_by_role("button", name="Send").click()
+        else:
+            self.page.keyboard.press("Enter")
 
     def sees(self, *lines: str) -> None:
         """Exactly these lines are on the page soon."""

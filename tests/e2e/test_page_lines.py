@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.e2e.small_chat import SmallChat, small_chat
 from tests.e2e.tabs import OpenTab, Tab, tabs
-from tests.e2e.test_page import HIDE
+from tests.e2e.test_page import HIDE, is_within
 from tests.e2e.test_page_arrival import PHONE
 
 MINUTES = 60_000  # milliseconds
@@ -301,6 +301,7 @@ def test_words_of_buttons_stay_whole_at_twice_the_size(open_tab: OpenTab) -> Non
         "addEventListener('load', () => document.documentElement.style.fontSize = '32px')"
     )
     arrives(john)
+    assert is_within(john)
     for button in john.page.get_by_role("button").all():
         if not button.is_visible():
             continue
