@@ -59,6 +59,7 @@ check: ## Check format, lint, types and the templates' security
 	$(BIN)/ruff check .
 	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
+	DENO_DIR=.local/deno DENO_NO_UPDATE_CHECK=1 $(BIN)/deno check --quiet --config .ci/deno.json chalicelib/page/script.js
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
 	@$(BIN)/python -m scripts.expand .local/check
 	$(BIN)/cfn-lint --include-checks I --ignore-checks W2531 -- .local/check/sam.json .local/check/expanded.json monitoring.yaml

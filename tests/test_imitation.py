@@ -23,7 +23,7 @@ from websocket import ABNF, _wsdump
 
 from chalicelib import announcer, commands, handler
 from chalicelib.pace import BURST, MOST_DROPPED, Pace
-from chalicelib.page import HTML
+from chalicelib.page import template
 from chalicelib.storage.rows import Account
 from chalicelib.text import names
 from scripts import chat as make_chat
@@ -145,7 +145,7 @@ def test_nobody_speaks_for_api_gateway(chat: Chat) -> None:
 
 
 def test_nobody_makes_a_line_of_the_page_or_of_make_chat() -> None:
-    on_page = re.findall(r"""["'`]([A-Z][^"'`\n]* [^"'`\n]*)""", HTML.read_text())
+    on_page = re.findall(r"""["'`]([A-Z][^"'`\n]* [^"'`\n]*)""", template())
     assert makers(on_page) == set()
     assert makers(part for part in sentences(make_chat) if part[0].isalpha()) == set()
 

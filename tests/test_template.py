@@ -638,7 +638,7 @@ def test_the_package_has_only_the_services_that_the_functions_call(package: Path
     assert described == {"apigatewaymanagementapi", "dynamodb"}
     for module in (
         "app.py",
-        "chalicelib/page/index.html",
+        *(f"chalicelib/page/{name}" for name in ("index.html", "style.css", "script.js")),
         "chalicelib/posting/delivery.py",
         "chalice/app.py",
         "boto3/__init__.py",

@@ -1,4 +1,8 @@
-"""The chat's own page: one HTML file, which speaks the protocol like any other client."""
+"""The chat's own page, which speaks the protocol like any other client.
+
+It is served as one file, put together from `index.html`, `style.css` and `script.js`. Comments and
+indents are left out: they would be a seventh of it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,11 @@ from chalicelib.aws import posts_endpoint
 if TYPE_CHECKING:
     from chalicelib.sign_in.issuer import Endpoints
 
-HTML = Path(__file__).with_name("index.html")
+HERE = Path(__file__).parent
+# Comments in JavaScript, indents and empty lines. No string, template or regular expression of the
+# script has a part that looks like these: none spans lines, and a quote would end the match.
+COMMENTS = re.compile(r"""^\s*((//|/\*\*).*\n\s*)*| // [^"'`\n]*$""", re.MULTILINE)
+SPACES = re.compile(r";?\s+(?=[{}])|(?<=[{};:,])\s+")  # that a style sheet can do without
 
 NO_CLIENT = "Only people who have signed in can chat here, and this page cannot sign anybody in."
 NO_ENDPOINTS = "Signing in is not possible at the moment. Reload the page to try again."
@@ -29,16 +37,15 @@ def chat_page() -> Response:
     """The page, with headers that let it load nothing, and connect to this chat only; with sign-in,
     to the issuer's token endpoint as well.
 
-    Raises `RuntimeError` if the environment does not name the chat's address. Reads the file once.
+    Raises `RuntimeError` if the environment does not name the chat's address. Reads the files once.
     With sign-in, `Endpoints.find` has the cost; if the issuer fails, the page says so.
     """
     chat = re.sub("^http", "ws", posts_endpoint())  # one stage takes connections and posts
     sign_in = _sign_in()
     token_endpoint = sign_in.get("token", "").partition("?")[0]
     data = {"chat": chat} | sign_in
-    html = _html().replace(
-        "{data}", " ".join(f'data-{name}="{escape(value)}"' for name, value in data.items())
-    )
+    attributes = " ".join(f'data-{name}="{escape(value)}"' for name, value in data.items())
+    html = template().replace("{data}", attributes, 1)
     return Response(html, headers=_headers(f"{chat} {token_endpoint}".strip()))
 
 
@@ -96,12 +103,17 @@ def _headers(addresses: str) -> dict[str, str | list[str]]:
 
 
 @cache
-def _html() -> str:
-    return HTML.read_text(encoding="utf-8")
+def template() -> str:
+    """The page, with its style and script, and `{data}` where the data of the chat belong."""
+    html, style, script = (
+        COMMENTS.sub("", (HERE / name).read_text(encoding="utf-8"))
+        for name in ("index.html", "style.css", "script.js")
+    )
+    return html.replace("{style}", SPACES.sub("", style)).replace("{script}", script)
 
 
 @cache
 def _hash(element: str) -> str:
     """The source with which CSP allows the page's only such element, by its content."""
-    (content,) = re.findall(f"<{element}>(.*?)</{element}>", _html(), re.DOTALL)
+    (content,) = re.findall(f"<{element}>(.*?)</{element}>", template(), re.DOTALL)
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, s
 from scripts.browser import launched
 from tests.e2e.actors import PATIENCE
 
-# The lines from the server, as the page shows them; its own commands are left out.
-LINES = """[...document.querySelectorAll("#log .line:not(.command)")].map((line) => {
-    const name = line.querySelector("bdi");
+# The lines from the server, as the page shows them; commands and the page's own notes are left out.
+LINES = """[...document.querySelectorAll("#log .line:not(.command, .note)")].map((line) => {
+    const name = line.querySelector(".head bdi");
     return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
 })"""
 
@@ -46,6 +46,8 @@ class Tab:
         self.asks_for(name, room)
         welcome = f"Using nickname: {name}\nType /help for list of commands."
         self.sees(welcome, *([f'Joined chat room "{room}"'] if room else []))
+        if room:
+            self.shows("^(Also here: |Nobody else is here yet)")
 
     def asks_for(self, name: str, room: str = "") -> None:
         self.page.get_by_label("Nickname").fill(name)
@@ -64,7 +66,10 @@ class Tab:
 
     def says(self, text: str) -> None:
         self.types(text)
-        self.page.keyboard.press("Enter")
+        if self.page.evaluate("matchMedia('(pointer: coarse)').matches"):
+            self.page.get_by_role("button", name="Send").click()
+        else:
+            self.page.keyboard.press("Enter")
 
     def sees(self, *lines: str) -> None:
         """Exactly these lines are on the page soon."""

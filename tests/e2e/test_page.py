@@ -122,16 +122,18 @@ def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     jenny.hears("John is now known as LongerJohn.", "\n".join([hundredth] * 99), hundredth)
 
 
-def test_only_the_server_speaks_as_the_server(john: Tab, arrive: Callable[..., Person]) -> None:
-    zoe = arrive("Zoe", "chalice")
-    john.reads("Zoe joined room.")
-    zoe.says("a\nUsage: /join {chat_room_name}")
-    zoe.hears("Zoe: a\nZoe: Usage: /join {chat_room_name}")
-    john.reads("Zoe: a\nUsage: /join {chat_room_name}")
-    expect(john.page.locator("#log .line:last-child bdi")).to_have_text("Zoe")
-    john.says("/join")
+def test_only_the_server_speaks_as_the_server(open_tab: OpenTab) -> None:
+    """Nobody can be called Usage in this chat, but a person in another might."""
+    john = open_tab()
+    server = fake_server(john)
+    john.opens().enters("John", "chalice")
+    author = john.page.locator("#log .line:last-child bdi")
+    server[0].send("Usage: a\nUsage: /join {chat_room_name}")
+    john.reads("Usage: a\n/join {chat_room_name}")
+    expect(author).to_have_text("Usage")
+    server[0].send("Usage: /join {chat_room_name}")
     john.reads("Usage: /join {chat_room_name}")
-    assert john.page.locator("#log .line:last-child bdi").count() == 0
+    assert author.count() == 0
 
 
 def test_links_can_be_clicked_and_tell_nobody_where_they_are_from(john: Tab) -> None:
@@ -226,7 +228,7 @@ def test_the_title_counts_what_was_missed(john: Tab, arrive: Callable[..., Perso
         jenny.says(text)
         john.reads(f"Jenny: {text}")
         jenny.hears(f"Jenny: {text}")
-    assert john.page.title() == "(2) chalice · ChaliceChat"
+    assert john.page.title() == "(2, your name) chalice · ChaliceChat"
     john.page.evaluate(HIDE, False)
     assert john.page.title() == "chalice · ChaliceChat"
 
@@ -377,7 +379,7 @@ def metrics(tab: Tab) -> dict[str, float]:
 
 SCENE = [
     ("John", "Hi Jenny! Did you get it to run?"),
-    ("Jenny", "Yes, in a minute: make run 🙂"),
+    ("Jenny", "Yes, John, in a minute: make run 🙂"),
     ("Jenny", "It is the tutorial of https://aws.github.io/chalice"),
     ("John", "And on AWS?"),
     ("Jenny", "Three commands.\nIt costs nothing while nobody chats."),
@@ -385,37 +387,47 @@ SCENE = [
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_two_people_chat_in_the_pictures_of_the_readme(
+def test_two_people_in_the_pictures_of_the_readme(
     open_tab: OpenTab, scheme: ColorScheme, tmp_path: Path
 ) -> None:
-    """To take the pictures again, delete them and run this."""
+    """They arrive, and they chat. To take the pictures again, delete them and run this."""
     people = {}
     for name in ("John", "Jenny"):
-        person = people[name] = open_tab(
-            viewport={"width": 420, "height": 610},
+        people[name] = open_tab(
+            viewport={"width": 420, "height": 600},
             color_scheme=scheme,
             locale="en-GB",
             timezone_id="UTC",
         )
-        person.page.clock.install(time="2026-01-01T10:12:00Z")
-        person.opens().enters(name, "chalice")
+        people[name].page.clock.install(time="2026-01-01T10:12:00Z")
+    john, jenny = people.values()
+    john.opens().enters("John", "chalice")
+    jenny.url = john.page.url
+    jenny.opens().page.get_by_label("Nickname").fill("Jenny")
+    takes_picture(f"arrival-{scheme}.png", john, jenny, tmp_path)
+    jenny.enters("Jenny", "chalice")
+    john.reads("Jenny joined room.")
     for name, text in SCENE:
         people[name].says(text)
         for person in people.values():
             person.reads(f"{name}: {text}")
+    takes_picture(f"chat-{scheme}.png", john, jenny, tmp_path)
+
+
+def takes_picture(name: str, left: Tab, right: Tab, elsewhere: Path) -> None:
+    """Of two tabs; if README.md has it already, the new one goes elsewhere."""
     taken = [
-        f"data:image/png;base64,{b64encode(person.page.screenshot()).decode()}"
-        for person in people.values()
+        f"data:image/png;base64,{b64encode(tab.page.screenshot()).decode()}"
+        for tab in (left, right)
     ]
-    both = people["John"].context.new_page()
-    both.set_viewport_size({"width": 856, "height": 612})
+    both = left.context.new_page()
+    both.set_viewport_size({"width": 856, "height": 602})
     both.set_content(
         "<style>body { margin: 0; display: flex; gap: 12px }"
         "img { border: 1px solid #888; border-radius: 12px }</style>"
         + "".join(f"<img src='{image}'>" for image in taken)
     )
-    picture = IMAGES / f"chat-{scheme}.png"
-    both.screenshot(
-        path=tmp_path / picture.name if picture.exists() else picture, omit_background=True
-    )
+    picture = IMAGES / name
+    both.screenshot(path=elsewhere / name if picture.exists() else picture, omit_background=True)
+    both.close()
     assert picture.stat().st_size < 150_000

@@ -1,0 +1,342 @@
+"""The lines stand still and are told apart; and what the page looks like to those who see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.e2e.small_chat import SmallChat, small_chat
+from tests.e2e.tabs import OpenTab, Tab, tabs
+from tests.e2e.test_page import HIDE, is_within
+from tests.e2e.test_page_arrival import PHONE
+
+MINUTES = 60_000  # milliseconds
+ALONE = "Nobody else is here yet."
+
+
+@pytest.fixture
+def chat() -> Iterator[SmallChat]:
+    with small_chat() as chat:
+        yield chat
+
+
+@pytest.fixture
+def open_tab(browser: Browser, chat: SmallChat) -> Iterator[OpenTab]:
+    with tabs(browser, chat.url) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def john(open_tab: OpenTab) -> Tab:
+    return arrives(open_tab())
+
+
+def arrives(tab: Tab) -> Tab:
+    tab.opens().enters("John", "tea")
+    tab.shows(ALONE)
+    return tab
+
+
+@pytest.fixture
+def clocked(open_tab: OpenTab) -> Tab:
+    """With a clock that the test moves on, besides the real time."""
+    john = open_tab(locale="en-GB", timezone_id="UTC")
+    john.page.clock.install(time="2026-01-01T22:12:00Z")
+    return arrives(john)
+
+
+# Nothing moves twice
+
+WATCH_LINES = """() => {
+    window.moves = [];
+    const scroller = document.querySelector("#scroller");
+    const seen = new Map();
+    const watch = () => {
+        for (const line of scroller.querySelectorAll(".line")) {
+            const { top, height } = line.getBoundingClientRect();
+            const id = line.querySelector(".text").textContent;
+            const before = seen.get(id);
+            if (before && Math.abs(before - top) > 0.5) window.moves.push([id, top - before]);
+            seen.set(id, top);
+        }
+        requestAnimationFrame(watch);
+    };
+    watch();
+}"""
+FRAMES = (
+    "() => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))"
+)
+
+
+@pytest.mark.parametrize("author", ["Rose", "John"])
+def test_sending_moves_older_lines_once(john: Tab, chat: SmallChat, author: str) -> None:
+    """Whether a line begins with a time, or stands with others under one."""
+    for n in range(30):
+        chat.sends(f"{author}: line {n}")
+    john.reads(f"{author}: line 29")
+    john.page.evaluate(FRAMES)
+    john.page.evaluate(WATCH_LINES)
+    chat.instead["Hi"] = [[]]
+    john.says("Hi")
+    expect(john.page.locator("#waiting .text")).to_have_text("Hi")
+    john.awaits(lambda: "Hi" in chat.heard)
+    john.page.evaluate(FRAMES)
+    chat.sends("John: Hi")
+    john.reads("John: Hi")
+    john.page.evaluate(FRAMES)
+    moves = john.page.evaluate("moves")
+    assert {move for move, _ in moves} >= {"line 29", "line 28"}
+    assert [moves.count(move) for move in moves] == [1] * len(moves)
+    assert len({move for move, _ in moves}) == len(moves)
+    assert all(distance < 0 for _, distance in moves)
+
+
+def test_a_line_on_its_way_is_marked_and_becomes_the_delivered_one(
+    john: Tab, chat: SmallChat
+) -> None:
+    chat.instead["Hi"] = [[]]
+    john.says("Hi")
+    line = john.page.locator("#waiting .line")
+    dashed = "(line) => getComputedStyle(line.querySelector('.text')).borderStyle"
+    assert line.evaluate(dashed) == "dashed"
+    before = line.bounding_box()
+    john.awaits(lambda: "Hi" in chat.heard)
+    chat.sends("John: Hi")
+    john.reads("John: Hi")
+    delivered = john.page.locator("#log .own")
+    assert delivered.evaluate(dashed) == "solid"
+    assert delivered.bounding_box() == before
+
+
+def test_a_reload_does_not_flash_the_form(john: Tab, chat: SmallChat) -> None:
+    john.page.add_init_script(
+        "window.flashes = 0; requestAnimationFrame(function watch() {"
+        " if (document.getElementById('start')?.checkVisibility()) flashes++;"
+        " requestAnimationFrame(watch); })"
+    )
+    chat.instead["John"] = [[]]
+    chat.heard.clear()
+    john.page.reload()
+    john.awaits(lambda: "John" in chat.heard)
+    expect(john.page.locator("#status")).to_have_text("Connecting …")
+    expect(john.page.locator("#place")).to_have_text("tea")
+    chat.sends("Using nickname: John\nType /help for list of commands.")
+    john.shows("^You are John$")
+    assert john.page.evaluate("flashes") == 0
+
+
+def test_the_conversation_stands_at_the_input(john: Tab, chat: SmallChat) -> None:
+    chat.sends("Rose: Hi")
+    john.reads("Rose: Hi")
+    john.page.evaluate(FRAMES)
+    last, input = (
+        john.page.locator(selector).last.bounding_box() for selector in ("#log .line", "#compose")
+    )
+    assert last
+    assert input
+    assert 0 <= input["y"] - (last["y"] + last["height"]) < 40
+
+
+def test_page_up_and_page_down_move_the_lines(john: Tab, chat: SmallChat) -> None:
+    for n in range(100):
+        chat.sends(f"Rose: line {n}")
+    john.reads("Rose: line 99")
+    john.page.evaluate(FRAMES)
+    top = john.page.locator("#scroller").evaluate_handle("(scroller) => scroller")
+    end = top.evaluate("(scroller) => scroller.scrollTop")
+    expect(john.page.get_by_label("Your message")).to_be_focused()
+    john.page.keyboard.press("PageUp")
+    john.awaits(lambda: top.evaluate("(scroller) => scroller.scrollTop") < end - 200)
+    assert top.evaluate("(scroller) => scroller.scrollTop") < end - 200
+    chat.sends("Rose: and on")
+    expect(john.page.get_by_role("button", name="New lines")).to_be_visible()
+    for _ in range(2):
+        john.page.keyboard.press("PageDown")
+    expect(john.page.get_by_role("button", name="New lines")).to_be_hidden()
+
+
+# Lines that stand out
+
+
+def dividers(tab: Tab) -> list[str]:
+    return tab.page.get_by_role("separator").all_text_contents()
+
+
+def test_a_line_stands_where_the_unread_begin(john: Tab, chat: SmallChat) -> None:
+    chat.sends("Rose: read")
+    john.reads("Rose: read")
+    john.page.evaluate(HIDE, True)
+    chat.sends("Rose: one", "Rose: two")
+    john.reads("Rose: two")
+    divider = john.page.locator("#log .line:has-text('read') + [role=separator]")
+    expect(divider).to_have_text("New")
+    john.page.evaluate(HIDE, False)
+    expect(divider).to_have_count(1)
+    chat.sends("Rose: three")
+    john.reads("Rose: three")
+    john.page.evaluate(HIDE, True)
+    chat.sends("Rose: four")
+    john.reads("Rose: four")
+    assert dividers(john) == ["New"]
+    expect(john.page.locator("#log .line:has-text('three') + [role=separator]")).to_have_count(1)
+    john.page.evaluate(HIDE, False)
+
+
+def test_a_new_day_has_a_line(clocked: Tab, chat: SmallChat) -> None:
+    chat.sends("Rose: Good night")
+    clocked.reads("Rose: Good night")
+    clocked.page.clock.fast_forward(8 * 60 * MINUTES)
+    clocked.shows("^You are John$")
+    chat.sends("Rose: Good morning")
+    clocked.reads("Rose: Good morning")
+    assert dividers(clocked) == ["Friday 2 January"]
+
+
+def test_one_person_who_writes_on_has_a_time_every_five_minutes(
+    clocked: Tab, chat: SmallChat
+) -> None:
+    for n in range(6):
+        chat.sends(f"Rose: line {n}")
+        clocked.reads(f"Rose: line {n}")
+        clocked.page.clock.fast_forward(80_000)
+    heads = [
+        line.text_content() for line in clocked.page.locator("#log .line:not(.more) > .head").all()
+    ]
+    assert [head for head in heads if head and head.startswith("Rose")] == [
+        "Rose 22:12",
+        "Rose 22:17",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        ("Are you here, john?", True),
+        ("@John: yes", True),
+        ("Johnny and Elton-John2", False),
+        ("约翰John你好", True),
+    ],
+)
+def test_lines_with_ones_own_name_stand_out_and_the_title_says_so(
+    john: Tab, chat: SmallChat, text: str, is_named: bool
+) -> None:
+    john.page.evaluate(HIDE, True)
+    chat.sends("Rose: Hi", f"Rose: {text}")
+    john.reads(f"Rose: {text}")
+    assert john.page.locator("#log .named").count() == is_named
+    assert john.page.title() == f"(2{', your name' if is_named else ''}) tea · ChaliceChat"
+    john.page.evaluate(HIDE, False)
+    assert john.page.title() == "tea · ChaliceChat"
+
+
+@pytest.mark.parametrize("name", ["a+b", "[x]", "C\\d", "-", "日本"])
+def test_any_name_can_be_looked_for(open_tab: OpenTab, chat: SmallChat, name: str) -> None:
+    john = open_tab().opens()
+    john.enters(name, "tea")
+    chat.sends("Rose: Hi", f"Rose: hey {name}!")
+    john.reads(f"Rose: hey {name}!")
+    assert john.page.locator("#log .named .text").all_text_contents() == [f"hey {name}!"]
+
+
+def test_ten_people_have_ten_colours_and_keep_them(john: Tab, chat: SmallChat) -> None:
+    chat.sends("nobody is now known as p0.")
+    names = [f"p{n}" for n in range(10)]
+    for name in names * 2:
+        chat.sends(f"{name}: Hi", "John: Hi")
+        john.reads("John: Hi")
+    colours = john.page.locator("#log .head .name").evaluate_all(
+        "(names) => names.map((name) => [name.textContent, getComputedStyle(name).color])"
+    )
+    assert len({colour for _, colour in colours}) == 10
+    assert len({tuple(pair) for pair in colours}) == 10
+    chat.sends("p3 is now known as Rose.", "Rose: Hi")
+    john.reads("Rose: Hi")
+    renamed = john.page.locator("#log .head .name").last
+    assert renamed.evaluate("(name) => getComputedStyle(name).color") == dict(colours)["p3"]
+
+
+# The looks
+
+
+def test_a_lost_connection_is_hard_to_miss(john: Tab) -> None:
+    john.page.evaluate("dispatchEvent(new Event('offline'))")
+    status = john.page.locator("#status")
+    expect(status).to_have_text("Reconnecting …")
+    expect(status).to_have_css("font-weight", "600")
+    colour = "(status) => getComputedStyle(status).color"
+    assert status.evaluate(colour) != john.page.locator(".aside").first.evaluate(colour)
+
+
+def test_help_keeps_its_indent_on_a_phone(open_tab: OpenTab, chat: SmallChat) -> None:
+    chat.instead["/help"] = [[HELP]]
+    john = arrives(open_tab(**PHONE))
+    john.says("/help")
+    john.reads(HELP)
+    indent, lefts = john.page.get_by_text("If no {nickname}").evaluate(
+        """(row) => {
+            const range = document.createRange();
+            range.selectNodeContents(row.firstChild);
+            const lefts = [...range.getClientRects()].filter((box) => box.width > 20)
+                .slice(1).map((box) => box.left);
+            range.setEnd(row.firstChild, row.textContent.search(/\\S/));
+            return [range.getBoundingClientRect().right, lefts];
+        }"""
+    )
+    assert lefts
+    assert all(abs(left - indent) < 2 for left in lefts)
+
+
+HELP = """\
+Commands available:
+    /nick {nickname}
+          Change your name to {nickname}. If no {nickname}
+          is provided then your current name will be printed"""
+
+
+def test_words_of_buttons_stay_whole_at_twice_the_size(open_tab: OpenTab) -> None:
+    john = open_tab(viewport={"width": 320, "height": 480}, device_scale_factor=2)
+    john.page.add_init_script(
+        "addEventListener('load', () => document.documentElement.style.fontSize = '32px')"
+    )
+    arrives(john)
+    assert is_within(john)
+    for button in john.page.get_by_role("button").all():
+        if not button.is_visible():
+            continue
+        longest = max((button.text_content() or "").split(), key=len)
+        lines = button.evaluate(
+            """(button, word) => {
+                const text = button.firstChild;
+                const range = document.createRange();
+                const start = text.data.indexOf(word);
+                range.setStart(text, start);
+                range.setEnd(text, start + word.length);
+                return range.getClientRects().length;
+            }""",
+            longest,
+        )
+        assert lines == 1, longest
+
+
+@pytest.mark.parametrize("selector", [".own .text", ".failed .text", "#compose .main", "#newer"])
+def test_forced_colours_keep_the_edges(open_tab: OpenTab, chat: SmallChat, selector: str) -> None:
+    john = arrives(open_tab(forced_colors="active"))
+    chat.instead["no"] = [["Something went wrong. Please try again."]]
+    for text in ("Hi", "no"):
+        john.says(text)
+    john.shows("^Not sent$")
+    style = john.page.locator(selector).first.evaluate(
+        "(element) => ({...getComputedStyle(element)})"
+    )
+    assert style["borderTopWidth"] == "1px"
+    assert style["borderTopStyle"] == "solid"
+
+
+def test_a_tapped_button_is_not_underlined(open_tab: OpenTab) -> None:
+    john = arrives(open_tab(**PHONE))
+    button = john.page.get_by_role("button", name="Help")
+    button.tap()
+    button.hover()  # as browsers of phones leave it
+    expect(button).to_have_css("text-decoration-line", "none")

@@ -1,0 +1,176 @@
+"""Texts of others: none blocks a tab, and links end where people end them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.e2e.small_chat import SmallChat, small_chat
+from tests.e2e.tabs import OpenTab, Tab, tabs
+from tests.web_sockets import FRAME_BYTES
+
+AUTHOR = "Rose: "
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[SmallChat]:
+    with small_chat() as chat:
+        yield chat
+
+
+@pytest.fixture
+def open_tab(browser: Browser, chat: SmallChat) -> Iterator[OpenTab]:
+    with tabs(browser, chat.url) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def john(open_tab: OpenTab) -> Tab:
+    john = open_tab().opens()
+    john.enters("John", "tea")
+    return john
+
+
+# Texts that have blocked a browser
+
+COSTLY = {
+    "combining marks on one letter": "e" + "\u0301" * 40_000,
+    "different marks": "e" + "\u0301\u0316\u0489\u20dd" * 10_000,
+    "marks on each letter": ("e" + "\u0301" * 20) * 2_000,
+    "Hebrew marks": "\u05d0" + "\u05b0\u05b1\u05c1" * 10_000,
+    "directions letter by letter": "a\u05d0" * 20_000,
+    "directions number by number": "1\u0627 " * 20_000,
+    "links": "http://a.b " * 5_000,
+    "one long link": "http://a.b/" + "x" * 40_000,
+    "links of brackets": "http://a.b/" + "(" * 20_000 + ")" * 20_000,
+    "links of marks at the end": ("http://a.b/" + "." * 100) * 500,
+    "beginnings of links": "http://" * 6_000,
+    "breaks": "\n".join(["x"] * 4_000),
+    "joined emoji": "\U0001f469\u200d" * 6_000,
+    "variation selectors": "x" + "\ufe0f" * 12_000,
+    "zero-width spaces": "\u200b" * 12_000,
+    "one word": "x" * 40_000,
+    "tabs": "\t" * 40_000,
+    "Zalgo in Thai": "\u0e01" + "\u0e49" * 12_000,
+    "conjuncts": "\u0915\u094d" * 6_000,
+    "Arabic ligatures": "\ufdfd" * 12_000,
+    "own name": "John " * 7_000,
+}
+
+
+@pytest.mark.parametrize("kind", COSTLY)
+def test_no_message_blocks_a_tab(john: Tab, chat: SmallChat, kind: str) -> None:
+    """In 100 ms it is shown, on a machine that shows plain words in one frame of 16 ms."""
+    john.page.set_viewport_size({"width": 360, "height": 740})
+    plain = min(blocks(john, chat, "some plain words " * 230) for _ in range(3))
+    costly = min(blocks(john, chat, COSTLY[kind]) for _ in range(2))
+    print(f"{kind}: {costly:.1f} ms; plain words: {plain:.1f} ms")
+    assert costly < 100 * max(1, plain / 16)
+
+
+def blocks(tab: Tab, chat: SmallChat, text: str) -> float:
+    """For how many milliseconds a text of Rose blocks a tab, which shows it."""
+    text = whole(text)
+    tab.page.evaluate("""() => {
+        window.blocked = new Promise((resolve) => {
+            const receive = socket.onmessage;
+            socket.onmessage = (event) => {
+                socket.onmessage = receive;
+                const start = performance.now();
+                receive(event);
+                document.body.offsetHeight;
+                requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - start)));
+            };
+        });
+    }""")
+    chat.sends(AUTHOR + text.replace("\n", f"\n{AUTHOR}"))
+    milliseconds: float = tab.page.evaluate("window.blocked")
+    return milliseconds
+
+
+def whole(text: str) -> str:
+    """As much of a text as a message of Rose holds."""
+    size = FRAME_BYTES - len(AUTHOR) - text[:FRAME_BYTES].count("\n") * len(AUTHOR)
+    return text.encode()[:size].decode(errors="ignore")
+
+
+def test_a_long_text_is_shown_bit_by_bit(john: Tab, chat: SmallChat) -> None:
+    words = "".join(f"word {n} " for n in range(1_500))
+    chat.sends(f"Rose: {words}")
+    line = john.page.locator("#log .line").last
+    button = line.get_by_role("button", name="Show more")
+    shown: list[str] = []
+    for presses in range(4):
+        expect(line.locator(".text")).to_have_count(presses + 1)
+        shown = [text or "" for text in line.locator(".text").all_text_contents()]
+        assert len(shown[-1]) <= 4_000
+        if presses < 3:
+            button.click()
+    assert button.count() == 0
+    assert "".join(shown) == words
+
+
+def test_half_a_character_is_never_shown(john: Tab, chat: SmallChat) -> None:
+    chat.sends("Rose: x" + "\U0001f642" * 3_000)
+    line = john.page.locator("#log .line").last
+    expect(line).to_contain_text("Show more")
+    assert line.locator(".text").text_content() == "x" + "\U0001f642" * 1_999
+
+
+def test_marks_that_words_need_stay(john: Tab, chat: SmallChat) -> None:
+    for text in ("Tiếng Việt", "e\u0323\u0302", "בְּרֵאשִׁ֖ית", "བརྒྱུད་", "ที่นี่", "हिन्दी", "👩‍🚀"):
+        chat.sends(f"Rose: {text}")
+        john.reads(f"Rose: {text}")
+
+
+# Links
+
+
+@pytest.mark.parametrize(
+    ("text", "links"),
+    [
+        ("https://example.com/a_(b)", ["https://example.com/a_(b)"]),
+        ("(see https://example.com/a_(b)).", ["https://example.com/a_(b)"]),
+        ("[x](https://example.com/x)", ["https://example.com/x"]),
+        (
+            "(https://example.com/(a)(b)), https://b.example",
+            ["https://example.com/(a)(b)", "https://b.example"],
+        ),
+        ("看 https://example.com/x（这里）。", ["https://example.com/x"]),
+        (
+            "https://example.com/x。https://example.com/y、",
+            ["https://example.com/x", "https://example.com/y"],
+        ),
+        ("“https://example.com/x”", ["https://example.com/x"]),
+        ("https://example.com/?q=a&b=[c]!", ["https://example.com/?q=a&b=[c]"]),
+        ("http:// https://. HTTPS://EXAMPLE.COM/A", ["HTTPS://EXAMPLE.COM/A"]),
+        ("https://example.com/日本", ["https://example.com/日本"]),
+        ("<https://example.com/x>", ["https://example.com/x"]),
+    ],
+)
+def test_links_end_where_people_end_them(
+    john: Tab, chat: SmallChat, text: str, links: list[str]
+) -> None:
+    chat.sends(f"Rose: {text}")
+    john.reads(f"Rose: {text}")
+    assert john.page.locator("#log a").all_text_contents() == links
+
+
+@pytest.mark.parametrize(
+    "room", ["dev!", "a(b)", "a'b'", "v1.", "~x~", "C#", "100%", "日本", "a/b?c"]
+)
+def test_an_invitation_opens_its_room(
+    open_tab: OpenTab, john: Tab, chat: SmallChat, room: str
+) -> None:
+    """When it is sent in the chat, with a full stop after it."""
+    john.says(f"/join {room}")
+    john.awaits(lambda: f'Joined chat room "{room}"' in john.lines)
+    invitation = john.page.url
+    chat.sends(f"Rose: come to {invitation}.")
+    link = john.page.locator("#log a").last
+    expect(link).to_have_text(invitation)
+    guest = open_tab()
+    guest.url = str(link.get_attribute("href"))
+    expect(guest.opens().page.get_by_label("Room")).to_have_value(room)
