@@ -62,15 +62,15 @@ class Announcer:
         self._remove(self._announce_departures([departed], {departed.id}))
 
     def _audience(self, room: str, absent: Collection[str]) -> list[Connection]:
-        """The members who hear announcements, without the absent; empty above `AUDIENCE`."""
+        """The members who hear announcements, without the absent; none if there are too many."""
         members = self._storage.iter_members(room, limit=AUDIENCE + 2)
         present = (member for member in members if member.id not in absent)
         audience = list(islice(present, AUDIENCE + 1))
         return audience if len(audience) <= AUDIENCE else []
 
     def _remove(self, gone: list[Connection]) -> None:
-        """Remove gone connections and announce their departures, until that finds no more gone
-        ones.
+        """Remove gone connections, announce their departures, and do the same for those found gone
+        then.
 
         This goes some at a time, so a crash loses few announcements. Near the deadline it stops:
         the next text finds the rest.

@@ -1,9 +1,9 @@
 """The directory of the rooms: which are open, and how many members each has.
 
-A count changes by a plain `ADD`, outside of the transactions that move people: inside, they
-would conflict on a popular room's row. It is raised before somebody enters and lowered after
-somebody has left, so a crash in between leaves it too high, never too low: an empty room may be
-listed until its row expires, but an occupied room is never hidden.
+A count changes by a plain `ADD`, outside the transactions that move people: inside, they would
+conflict on a popular room's row. It is raised before somebody enters and lowered after somebody has
+left, so a crash in between leaves it too high, never too low: an empty room may be listed until its
+row expires, but an occupied room is never hidden.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,7 @@ class Rooms:
         self._refused = table.meta.client.exceptions.ConditionalCheckFailedException
 
     def count_in(self, room: str) -> None:
-        """Add one member to the count. 1 request; up to 2 more if the row has expired.
-
-        The count of an expired row that is still there restarts at 1.
-        """
+        """Add a member, from 0 if the row has expired. 1 request, and up to 2 more in that case."""
         now = int(self._clock())
         values = {":one": 1, ":now": now, ":then": now + LIFETIME_SECONDS}
         add = (
@@ -49,9 +46,10 @@ class Rooms:
         raise RuntimeError("The directory's row expired while it was being renewed.")
 
     def count_out(self, room: str, members: int = 1) -> None:
-        """Subtract members from the count, and close the room if it is empty.
+        """Subtract members, and close the room if it is empty.
 
-        1 request; 1 more to close. Failures are logged, not raised: the members have left.
+        1 request; 1 more to close, and 1 more if boto3 retried. Failures are logged, not raised:
+        the members have left.
         """
         try:
             response = self._change(room, -members)
