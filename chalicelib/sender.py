@@ -85,8 +85,8 @@ class Sender:
     def is_gone(self, connection_id: str) -> bool:
         """Whether API Gateway knows that a connection is closed; False when in doubt. 1 request.
 
-        It usually notices a client that vanished without closing within 10 minutes, and after 2
-        hours at the latest.
+        A client that vanished without closing is noticed within 10 minutes usually, 2 hours at
+        most.
         """
         try:
             if self._connections_api:
@@ -164,7 +164,7 @@ def _count_while_time_is_left(connections: Iterator[Connection]) -> int:
 
 
 def _seconds_for_posts() -> float:
-    """How long posts may start: near the deadline a third of the rest, as answers may take another."""
+    """How long posts may start: near the deadline a third of the rest; answers may take another."""
     if invocation.is_ending():
         return 0.0
     left = invocation.seconds_left()

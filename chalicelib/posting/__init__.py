@@ -9,9 +9,8 @@ to `POOL_SIZE` requests are in flight at once, in one thread, over non-blocking 
 - `sigv4`: signs requests;
 - `http1`: reads answers.
 
-The standard library does this for about a fiftieth of botocore's CPU, the scarcest resource of a
-small Lambda function (`benchmarks/` measures both). Nothing runs between two calls, so Lambda may
-freeze the process then.
+The standard library does this for a fiftieth of botocore's CPU, the scarcest resource of a small
+Lambda function (see `benchmarks/`). Nothing runs between calls, so Lambda may freeze the process.
 """
 
 from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Poster, Result

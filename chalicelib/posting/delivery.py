@@ -14,8 +14,7 @@ from .http1 import Answer, Endpoint
 from .pool import FIRST_CHANNELS, REAL_TIME, Clock, Pool
 from .sigv4 import Credentials, Signer
 
-# For one answer, connecting included. `Pool` gives up hanging posts sooner once others are
-# answered.
+# For one answer, connecting included; less for hanging posts once others are answered: see `Pool`.
 ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway

@@ -14,10 +14,10 @@ from .http1 import Answer, Endpoint
 # default of 10,000, which all its APIs share, and far below a function's 1,024 file descriptors.
 POOL_SIZE = 64
 
-# Channels opened at once when none is idle; every second answer then allows one more. A TLS
-# handshake costs as much CPU as 20 posts, so a small room should not pay for a large room's pool:
-# with an eighth of a CPU, a first message to 100 members took 0.34 s over 64 channels and 0.24 s
-# this way; with a whole CPU both took 0.07 s.
+# Channels opened at once when none is idle; every second answer allows one more. A TLS handshake
+# costs as much CPU as 20 posts, so a small room should not pay for a large pool: with an eighth of
+# a CPU, a first message to 100 members took 0.34 s over 64 channels, 0.24 s this way; with a whole
+# CPU, both took 0.07 s.
 FIRST_CHANNELS = 8
 
 # A request in flight for longer than this takes up no room: otherwise a few that hang would hold up
@@ -91,8 +91,8 @@ class Pool(Generic[Ticket]):
         """Whether another request may start.
 
         The limit grows with the answers up to `POOL_SIZE`. Each slow request makes room for two
-        others: while nothing is answered, the pool more than doubles every `SLOW_SECONDS`, to
-        `MAX_IN_FLIGHT` at most.
+        others: without answers, the pool more than doubles every `SLOW_SECONDS`, up to
+        `MAX_IN_FLIGHT`.
         """
         opened = self._idle or self._slow
         limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CHANNELS + self.answers // 2)

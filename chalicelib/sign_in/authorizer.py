@@ -33,9 +33,8 @@ class Authorizer:
     def authorize(self, event: dict[str, Any]) -> dict[str, Any]:
         """The answer to API Gateway: a policy that allows or denies this one connection.
 
-        A policy that allows has the account in its `context`, for `account_of`. The log names the
-        check that failed, and nothing of the token. Raises nothing: any other failure is logged,
-        and denies.
+        If it allows, its `context` has the account, for `account_of`. The log names the check that
+        failed, and nothing of the token. Raises nothing: any other failure is logged, and denies.
         """
         try:
             token = (event.get("queryStringParameters") or {}).get("token", "")

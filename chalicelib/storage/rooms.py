@@ -46,11 +46,8 @@ class Rooms:
         raise RuntimeError("The directory's row expired while it was being renewed.")
 
     def count_out(self, room: str, members: int = 1) -> None:
-        """Subtract members, and close the room if it is empty.
-
-        1 request; 1 more to close, and 1 more if boto3 retried. Failures are logged, not raised:
-        the members have left.
-        """
+        """Subtract members, and close the room if it is empty. 1 request; 1 more to close, and 1
+        more if boto3 retried. Failures are logged, not raised: the members have left."""
         try:
             response = self._change(room, -members)
             retries = response["ResponseMetadata"].get("RetryAttempts", 0)

@@ -102,8 +102,7 @@ class Storage:
 
         1 transaction for an account that has not connected for 2 hours; otherwise 1 transaction
         more, 1 read (2 if the older one has closed), and 1 or 2 writes for a room. Raises
-        `NicknameTaken` if another account holds the nickname, or `StaleRecord`; then nothing has
-        changed.
+        `StaleRecord`, or `NicknameTaken` if another account holds it; then nothing has changed.
         """
         new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
         return self._membership.open(new, int(self._clock()))
@@ -175,15 +174,19 @@ class Storage:
     # Rooms
 
     def iter_rooms(self, limit: int | None = None) -> Iterator[str]:
-        """The names of the rooms that have members, sorted, read page by page as they are taken. 1
-        request for each MB of the directory, or for each `limit` of its rows: set it to the number
-        you need."""
+        """The names of the rooms that have members, sorted, read page by page as they are taken.
+
+        1 request for each MB of the directory, or for each `limit` rows: set it to the number you
+        need.
+        """
         return self._reads.rooms(limit)
 
     def enter(self, connection: Connection, room: str) -> Connection:
-        """Move a connection into a room; if it is already there, to the end of the list. 1 write
-        and 1 transaction; 1 or 2 more writes if it was in another room. Raises `StaleRecord`; then
-        it has not moved."""
+        """Move a connection into a room; if it is already there, to the end of the list.
+
+        1 write and 1 transaction; 1 or 2 more writes if it was in another room. Raises
+        `StaleRecord`; then it has not moved.
+        """
         write = self._transactions
         moved = replace(connection, room=room)
         comes_in = connection.room != room
@@ -232,9 +235,8 @@ class Storage:
     def iter_members(self, room: str, limit: int | None = None) -> Iterator[Connection]:
         """A room's members in no particular order, read page by page as they are taken.
 
-        1 request for each MB of them, or for each `limit` of them: set it to the number you need.
-        The index is eventually consistent: it may lack a new member, or list a former one, for a
-        moment.
+        1 request for each MB of them, or for each `limit`: set it to the number you need. The index
+        is eventually consistent: for a moment it may lack a new member, or list a former one.
         """
         rows = self._reads.members(room, "PK, username", limit)
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)

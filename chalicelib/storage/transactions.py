@@ -56,9 +56,8 @@ class Transactions:
     def transact(self, actions: dict[Any, Item]) -> None:
         """Carry out all the named actions, or none. 1 request.
 
-        Raises `Refused` if a condition fails. Conflicts with other transactions and throttling are
-        retried; the last conflict raises `Conflict`. Raises botocore's `ClientError` and
-        `BotoCoreError`.
+        Raises `Refused` if a condition fails. Throttling and conflicts with other transactions are
+        retried; the last conflict raises `Conflict`. Other errors are botocore's.
         """
         for pause in pauses():
             try:
@@ -113,10 +112,8 @@ class Transactions:
         return self._take(connection.claim_row, now, holder or connection.id)
 
     def take_account(self, connection: Connection, now: int, holder: str) -> Item:
-        """Make this its account's connection if that is `holder`, expired or missing.
-
-        `Refused` has the account's current row.
-        """
+        """Make this its account's connection if that is `holder`, expired or missing; else
+        `Refused` has that one."""
         return self._take(connection.account_row, now, holder)
 
     def release(self, connection: Connection) -> Item:

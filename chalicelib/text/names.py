@@ -1,9 +1,9 @@
 """The rules for nicknames and room names.
 
-No name may imitate a line of another person, of the server or of API Gateway, or another person's
+No name may imitate a line of another person, of the server or of API Gateway, or another's
 nickname. So names hold no white space, no control or format characters (bidirectional overrides,
-zero-width spaces), no letters or marks that show nothing, and no piles of combining marks, which
-reach into other lines.
+zero-width spaces), no letters or marks that show nothing, and no piles of marks that reach into
+other lines.
 """
 
 import json
@@ -79,9 +79,8 @@ def claim(nickname: str) -> str:
     UTS #39, I, l, 1 and | are the same; so are O and 0, and m and rn. In a name all in Greek, a
     letter whose two cases look like different Latin letters counts as its capital.
 
-    Not promised: lookalikes in other scripts, or those missing from UTS #39, such as d and cl.
-    Idempotent. A nickname's claim has at most 576 bytes, so it fits a sort key (1,024: Quotas in
-    Amazon DynamoDB).
+    Not promised: lookalikes in other scripts, or those missing from UTS #39 (d and cl). Idempotent.
+    A nickname's claim is at most 576 bytes: a sort key may have 1,024 (Quotas in Amazon DynamoDB).
     """
     name = unicodedata.normalize("NFKC", nickname)
     if _NOT_GREEK.search(name):
