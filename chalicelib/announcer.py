@@ -69,8 +69,7 @@ class Announcer:
         return audience if len(audience) <= AUDIENCE else []
 
     def _remove(self, gone: list[Connection]) -> None:
-        """Remove gone connections, announce their departures, and do the same for those found gone
-        then.
+        """Remove gone connections, announce their departures, and repeat for those found gone then.
 
         This goes some at a time, so a crash loses few announcements. Near the deadline it stops:
         the next text finds the rest.

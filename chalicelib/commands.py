@@ -1,4 +1,4 @@
-"""The commands: a frame that begins with `/`, from a person with a nickname."""
+"""The commands: frames that begin with `/`, from people with a nickname."""
 
 import re
 from collections.abc import Callable

@@ -39,7 +39,7 @@ _current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
 
 @contextmanager
 def invocation(seconds: float = math.inf, **ids: Any) -> Iterator[Counter[str]]:
-    """Run the block as an invocation: with a time limit, ids for its log lines, and its counts."""
+    """Run the block as an invocation, with a time limit and ids for the log; yields its counts."""
     new = Invocation(ids, time.monotonic() + seconds)
     token = _current.set(new)
     try:

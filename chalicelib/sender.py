@@ -41,8 +41,7 @@ class Sender:
         """Post a message to connections. Returns those that are gone.
 
         `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. `connections` is
-        read as posts begin, and up to 64 posts are in flight, so memory does not grow with their
-        number.
+        read as posts begin, up to 64 at once, so memory does not grow with their number.
 
         Each connection normally gets the message once; twice only if a kept HTTP connection fails
         halfway. Throttling and server errors are retried, and nobody waits for a slow member: see
@@ -85,8 +84,7 @@ class Sender:
     def is_gone(self, connection_id: str) -> bool:
         """Whether API Gateway knows that a connection is closed; False when in doubt. 1 request.
 
-        A client that vanished without closing is noticed within 10 minutes usually, 2 hours at
-        most.
+        A client that vanished is noticed within 10 minutes usually, and after 2 hours at most.
         """
         try:
             if self._connections_api:

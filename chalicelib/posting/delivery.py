@@ -79,8 +79,9 @@ class Poster:
     Opens no HTTP connection before the first post. Calls from several threads are safe, and wait
     for each other. Proxies (`HTTPS_PROXY`) are not supported.
 
-    :param endpoint: the address of the API's stage, `https://{api
-        id}.execute-api.{region}.amazonaws.com/{stage}`, or an emulator's `http://` address.
+    :param endpoint: the address of the API's stage,
+        `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`, or an emulator's `http://`
+        address.
     :param region: for the signature.
     :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
         since they are rotated.

@@ -23,8 +23,7 @@ class Authorizer:
 
     @classmethod
     def from_env(cls) -> Authorizer:
-        """For the issuer in TOKEN_ISSUER. Only the authorizer's function has it; others load
-        nothing."""
+        """For the issuer in TOKEN_ISSUER. Loads nothing if that is unset, as in other functions."""
         authorizer = cls()
         if os.environ.get("TOKEN_ISSUER"):
             authorizer._tokens  # noqa: B018

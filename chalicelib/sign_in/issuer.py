@@ -42,7 +42,7 @@ class Kept(Generic[Found]):
         self, name: str, fetch: Callable[[], Found], clock: Callable[[], float] = time.time
     ) -> None:
         """`fetch` may raise `IssuerUnavailable`. The `name` is for the log. `clock`, in seconds,
-        runs on while Lambda freezes us."""
+        must run on while Lambda freezes the process."""
         self._name = name
         self._fetch = fetch
         self._clock = clock

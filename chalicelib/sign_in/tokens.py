@@ -82,8 +82,7 @@ class Tokens:
         return Account(_subject(fields), self._nickname(fields))
 
     def _key(self, header: dict[str, Any]) -> jwt.PyJWK:
-        """The issuer's key, for the header's algorithm alone. Raises `jwt.PyJWTError` if it is
-        malformed."""
+        """The issuer's key, for the header's algorithm. Raises `jwt.PyJWTError` if malformed."""
         algorithm, token_type, key_id = (header.get(name) for name in ("alg", "typ", "kid"))
         _require("alg", algorithm in ALGORITHMS)
         _require("typ", token_type is None or str(token_type).lower() in TYPES)

@@ -176,8 +176,7 @@ class Storage:
     def iter_rooms(self, limit: int | None = None) -> Iterator[str]:
         """The names of the rooms that have members, sorted, read page by page as they are taken.
 
-        1 request for each MB of the directory, or for each `limit` rows: set it to the number you
-        need.
+        1 request for each MB of the directory, or `limit` rows: set it to the number you need.
         """
         return self._reads.rooms(limit)
 
@@ -275,8 +274,7 @@ class Storage:
         return [each.id for each in self.iter_members(room)]
 
     def get_record_by_connection(self, connection_id: str) -> dict[str, str]:
-        """The `username`, empty before login, and the `room`, if any; nothing for an unknown
-        connection."""
+        """`username`, empty before login, and `room`, if any; empty for an unknown connection."""
         found = self.find_connection(connection_id)
         if found is None:
             return {}
