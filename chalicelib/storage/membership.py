@@ -1,4 +1,4 @@
-"""Opens and removes connections: their rows, their claims, and their places in the rooms' counts."""
+"""Opens and removes connections: their rows, their claims, their places in the rooms' counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -33,7 +33,7 @@ class Reads:
         return found
 
     def members(self, room: str, attributes: str, limit: int | None = None) -> Iterator[Item]:
-        """Rows of a room's members with only these attributes: a third takes 25 % more CPU."""
+        """Rows of a room's members with only these attributes: a third takes a quarter more CPU."""
         return self._query(
             limit,
             IndexName="ReverseLookup",
