@@ -9,13 +9,13 @@ from chalicelib.sender import Sender
 from chalicelib.storage import Connection, Storage
 from chalicelib.text import texts
 
-# Joins, departures and renames that more people than this would hear of are not announced: a
-# thousand people who leave at once would cost half a million posts.
+# No join, departure or rename is announced to more people than this: a thousand people who leave at
+# once would cost half a million posts.
 AUDIENCE = 200
 
 
 class Announcer:
-    """Posts lines. Connections that it finds gone are removed, and their rooms told."""
+    """Posts lines, removes connections that turn out to be gone, and tells their rooms."""
 
     def __init__(self, storage: Storage, sender: Sender) -> None:
         self._storage = storage
@@ -42,7 +42,7 @@ class Announcer:
             self._announce_departure(departed)
 
     def frees(self, nickname: str, holder: str) -> bool:
-        """Whether the holder of a nickname is gone. Then it is removed, and the nickname free."""
+        """Remove a nickname's holder if it is gone; returns whether the nickname is free now."""
         if not self._sender.is_gone(holder):
             return False
         self.remove(holder)
@@ -62,18 +62,17 @@ class Announcer:
         self._remove(self._announce_departures([departed], {departed.id}))
 
     def _audience(self, room: str, absent: Collection[str]) -> list[Connection]:
-        """The members who hear announcements, without the absent; empty above `AUDIENCE`."""
+        """The members who hear announcements, without the absent; none if there are too many."""
         members = self._storage.iter_members(room, limit=AUDIENCE + 2)
         present = (member for member in members if member.id not in absent)
         audience = list(islice(present, AUDIENCE + 1))
         return audience if len(audience) <= AUDIENCE else []
 
     def _remove(self, gone: list[Connection]) -> None:
-        """Remove connections that are gone, and announce to their rooms that they left.
+        """Remove gone connections, announce their departures, and repeat for those found gone then.
 
-        They are removed and announced some at a time, so a crash loses few announcements. The
-        announcements may find more connections gone, so this repeats until none are found. Near
-        the deadline it stops: the next text finds the rest.
+        This goes some at a time, so a crash loses few announcements. Near the deadline it stops:
+        the next text finds the rest.
         """
         absent: set[str] = set()
         while gone:
@@ -86,10 +85,8 @@ class Announcer:
     def _announce_departures(
         self, departed: list[Connection], absent: Collection[str]
     ) -> list[Connection]:
-        """Announce them to each room, in one message if they fit; returns the members found gone.
-
-        A failure is logged: the departed have left all the same.
-        """
+        """Announce departures to each room, in one message if they fit; returns members found gone.
+        Failures are logged."""
         gone: list[Connection] = []
         for room, leavers in _by_room(departed).items():
             lines = [f"{connection.nickname} left room." for connection in leavers]

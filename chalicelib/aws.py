@@ -15,11 +15,8 @@ ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
 
 def new_session() -> Session:
-    """boto3's session. A call of its clients gives up in time for a frame to be answered.
-
-    A call makes at most 4 attempts of 4 s, and backs off for at most 7 s in all. So it fits into
-    the 29 s that API Gateway waits for an integration.
-    """
+    """A boto3 session whose calls fit into the 29 s that API Gateway waits for an integration: at
+    most 4 attempts of 4 s, with back-off of at most 7 s in all."""
     session = get_session()
     session.set_default_client_config(
         Config(
@@ -43,7 +40,7 @@ def required(variable: str, purpose: str) -> str:
 
 
 def is_starting_for_the_chat() -> bool:
-    """Whether Lambda starts a function that uses the table. It gives a whole CPU meanwhile."""
+    """Whether Lambda is starting a function that uses the table, and so gives it a whole CPU."""
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ and bool(os.environ.get("TABLE"))
 
 
@@ -52,10 +49,10 @@ def posts_endpoint() -> str:
 
 
 def tls_context() -> ssl.SSLContext:
-    """A context for AWS's servers, which checks host names.
+    """A TLS context for AWS's servers, which checks host names.
 
-    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names. If neither
-    is set, it trusts those that come with botocore. Raises `OSError` if the file cannot be read.
+    It trusts the authorities in the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names, by default
+    botocore's. Raises `OSError` if the file cannot be read.
     """
     chosen = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     file = chosen or str(Path(botocore.__file__).with_name("cacert.pem"))

@@ -1,4 +1,4 @@
-"""The commands: what a person with a nickname may ask for by a frame that begins with `/`."""
+"""The commands: frames that begin with `/`, from people with a nickname."""
 
 import re
 from collections.abc import Callable
@@ -35,11 +35,8 @@ Command = Callable[[Connection, list[str]], None]
 
 
 class Commands:
-    """Each gets the connection as it was read, and the words after the command.
-
-    Each changes the table at most once, then gets its replies. For the cost, see its method of
-    `Storage`; each raises `StaleRecord` like it.
-    """
+    """Each command gets the connection as it was read, and the words after the command. The cost,
+    and `StaleRecord`, are those of its method of `Storage`."""
 
     def __init__(self, storage: Storage, announcer: Announcer) -> None:
         self._storage = storage
@@ -126,7 +123,7 @@ class Commands:
         self._announcer.reply(connection, line)
 
     def _say_left(self, connection: Connection, room: str | None) -> None:
-        """Tell a connection, and those who stay, that it has left its room, if it had one."""
+        """Tell a connection, and those who stay, that it has left its room, if it was in one."""
         if room is not None:
             self._reply(connection, f'Left chat room "{room}"')
             self._announcer.announce(connection, room, f"{connection.nickname} left room.")

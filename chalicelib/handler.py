@@ -1,7 +1,4 @@
-"""Answers events: a connect, a frame, a disconnect.
-
-A frame is a nickname to log in with, a command, or a text for the room.
-"""
+"""Answers connects, frames and disconnects. A frame is a nickname, a command or a text."""
 
 from itertools import chain
 
@@ -20,7 +17,7 @@ from chalicelib.storage import (
 )
 from chalicelib.text import texts
 
-ATTEMPTS = 5  # to answer a frame while others of its connection are answered
+ATTEMPTS = 5  # to answer a frame while others keep changing its connection
 
 TOO_FAST = "You are sending too fast. Wait a moment."
 
@@ -38,12 +35,12 @@ class Handler:
     # Events
 
     def connect(self, connection_id: str, account: Account | None = None) -> bool:
-        """Record a connection that has opened. Returns whether it may stay open.
+        """Record an open connection; returns whether it may stay open.
 
-        Without an account it may, at the cost of 1 request. With one, it takes the place of the
-        account's older connection, and has the account's nickname from the start; it may not stay
-        if somebody else has a nickname that looks the same. See `Storage.sign_in` for the cost.
-        Raises DynamoDB's errors, and `StaleRecord` if too many others connect as this account.
+        Without an account it may, for 1 request. With an account, it replaces the account's older
+        connection and takes the account's nickname; it may not stay if somebody else has a nickname
+        that looks the same. `Storage.sign_in` has the cost. Raises DynamoDB's errors, and
+        `StaleRecord` if too many connections of the account race.
         """
         if account is None:
             self._storage.create_connection(connection_id)
@@ -60,16 +57,16 @@ class Handler:
         return True
 
     def handle(self, connection_id: str, message: str) -> None:
-        """Answer a frame, whatever its content. Raises nothing: failures are logged, and the
-        sender is told that something went wrong.
+        """Answer a frame, whatever its content. Raises nothing: failures are logged, and the sender
+        is told that something went wrong.
 
         A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
-        and a post for each member. A command costs 1 read for the connection, plus the cost of
-        its `Storage` method. A frame that comes too fast costs one post; closing adds one request.
+        and a post for each member. A command costs 1 read, plus the cost of its `Storage` method. A
+        frame that comes too fast costs one post; closing adds one request.
 
-        If other frames keep changing the connection, it makes 5 attempts. Each retries for up to
-        3 s if others keep changing the same rows. No retry begins in the last second before the
-        invocation's deadline, so that is how long a frame takes at worst.
+        While other frames keep changing the connection, there are 5 attempts. Each retries for up
+        to 3 s while others keep changing the same rows. No retry begins in the last second before
+        the invocation's deadline, which limits the time of a frame.
         """
         try:
             if self._keeps_pace(connection_id, message):
@@ -80,10 +77,7 @@ class Handler:
             self._apologise(connection_id)
 
     def disconnect(self, connection_id: str) -> None:
-        """Remove a closed connection, and announce its departure once.
-
-        Raises DynamoDB's errors if it cannot be removed; then nothing has changed.
-        """
+        """Handle the close of a connection: see `Announcer.remove`."""
         self._announcer.remove(connection_id)
 
     # Frames
@@ -103,10 +97,8 @@ class Handler:
         return False
 
     def _answer(self, connection_id: str, message: str) -> None:
-        """Read the connection and act on it; retry if another frame has changed it meanwhile.
-
-        One of the frames that meet always succeeds, so only many at once use up the attempts.
-        """
+        """Act on the current connection; retry if another frame has changed it meanwhile. Of frames
+        that race, one always succeeds, so only many at once use up the attempts."""
         try:
             until_current(lambda: self._handle_frame(connection_id, message), ATTEMPTS)
         except StaleRecord:

@@ -1,9 +1,8 @@
 """One invocation of a function: its deadline, its log lines and its metrics.
 
-A log line is one JSON object. It has the request id, the connection id and the route of its
-invocation, and no text of a user. The last line of an invocation also has its metrics in
-CloudWatch's embedded metric format, so they cost no request (CloudWatch Logs: "Specification:
-Embedded metric format").
+A log line is one JSON object, with the invocation's request id, connection id and route, and no
+text of a user. The last line also has the metrics in CloudWatch's embedded metric format, so they
+cost no request (CloudWatch Logs: "Specification: Embedded metric format").
 """
 
 import json
@@ -40,10 +39,7 @@ _current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
 
 @contextmanager
 def invocation(seconds: float = math.inf, **ids: Any) -> Iterator[Counter[str]]:
-    """Make the block an invocation that has this long, and return what is counted in it.
-
-    Every log line inside has the ids.
-    """
+    """Run the block as an invocation, with a time limit and ids for the log; yields its counts."""
     new = Invocation(ids, time.monotonic() + seconds)
     token = _current.set(new)
     try:
@@ -54,9 +50,7 @@ def invocation(seconds: float = math.inf, **ids: Any) -> Iterator[Counter[str]]:
 
 def in_invocation(event: Any, get_response: Callable[[Any], Any]) -> Any:
     """Chalice middleware: log the outcome of an invocation, and pass on its answer or exception.
-
-    Without Lambda's context, as in a unit test, there is no deadline.
-    """
+    Without Lambda's context, as in a unit test, there is no deadline."""
     # An HTTP request's `context` is API Gateway's.
     context = getattr(event, "lambda_context", getattr(event, "context", None))
     milliseconds = getattr(context, "get_remaining_time_in_millis", lambda: math.inf)
@@ -97,7 +91,7 @@ def is_ending() -> bool:
 
 
 def write_json(*others: logging.Logger) -> None:
-    """Write this log, and other ones such as Chalice's, as JSON to standard output, from INFO up."""
+    """Write this log and others, such as Chalice's, as JSON to standard output, from INFO up."""
     logging.getLogger("botocore").setLevel(logging.WARNING)  # Lambda sets the root's level to INFO
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter())

@@ -1,8 +1,8 @@
 """How fast one connection may send.
 
-Each execution environment of the function keeps count for itself, in memory, so a frame costs no
-request. Lambda may spread the frames of a connection over several environments, so the pace is not
-exact: it bounds the harm that one person can do to the others. docs/security.md has figures.
+Each execution environment counts by itself, in memory, so a frame costs no request. Lambda may
+spread a connection's frames over several environments, so the pace is not exact: it bounds the harm
+that one person can do to others. docs/security.md has figures.
 """
 
 import time
@@ -28,10 +28,7 @@ class Verdict(Enum):
 
 
 class Pace:
-    """A token bucket for each connection. Costs no request.
-
-    `clock` gives seconds, and goes on while Lambda freezes the environment.
-    """
+    """A token bucket for each connection. `clock` must run on while Lambda freezes the process."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

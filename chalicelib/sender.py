@@ -1,4 +1,4 @@
-"""Posts to connections, one or many, and says which of them are gone."""
+"""Posts to one or many connections, and finds those that are gone."""
 
 import os
 import time
@@ -26,8 +26,8 @@ GONE = 410  # the status of the `@connections` API for a connection that is clos
 class Sender:
     """Posts lines to connections, at the address that `aws.ENDPOINT_VARIABLE` names.
 
-    Without this variable, it posts through `app.websocket_api`, one connection at a time, as
-    Chalice does. That is for tests and for other templates: a large room takes long.
+    Without this variable, posts go through Chalice's `app.websocket_api`, one at a time. That is
+    for tests and for other templates: a large room takes long.
     """
 
     def __init__(self, app: Chalice, storage: Storage) -> None:
@@ -40,16 +40,16 @@ class Sender:
     def post(self, connections: Iterable[Connection], message: str) -> list[Connection]:
         """Post a message to connections. Returns those that are gone.
 
-        `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. Up to 64
-        connections are posted to at once, and `connections` is read as posts begin. Memory does not
-        grow with their number.
+        `message` holds at most 32,768 bytes of UTF-8: see `texts.MESSAGE_BYTES`. `connections` is
+        read as posts begin, up to 64 at once, so memory does not grow with their number.
 
-        Each connection normally gets the message once. It gets it twice only if a kept HTTP
-        connection fails halfway. `Poster.post` has the promises for a single post: throttling
-        and server errors are retried, and nobody waits for a slow member.
+        Each connection normally gets the message once; twice only if a kept HTTP connection fails
+        halfway. Throttling and server errors are retried, and nobody waits for a slow member: see
+        `Poster.post`.
 
-        A post that fails for good is logged, and the others still get the message. So are posts
-        that miss the deadline: they are not made. If this function crashes, its posts are lost.
+        A post that fails for good is logged, and the others still get the message. Posts that would
+        miss the deadline are logged, and not made. If this function crashes, the remaining posts
+        are lost.
 
         Cost: a request for each post. Exceptions from `connections` propagate, after the posts to
         those that were read.
@@ -82,10 +82,9 @@ class Sender:
                 raise
 
     def is_gone(self, connection_id: str) -> bool:
-        """Whether API Gateway knows that a connection is closed; False when in doubt.
+        """Whether API Gateway knows that a connection is closed; False when in doubt. 1 request.
 
-        1 request. API Gateway usually notices a client that vanished without closing within 10
-        minutes, and after 2 hours at the latest.
+        A client that vanished is noticed within 10 minutes usually, and after 2 hours at most.
         """
         try:
             if self._connections_api:
@@ -112,7 +111,7 @@ class Sender:
     # Posts
 
     def _post(self, connections: Iterator[Connection], message: str) -> Result[Connection]:
-        """Leaves the connections that it has no time for in the iterator."""
+        """Connections for which no time is left stay in the iterator."""
         seconds = _seconds_for_posts()
         if self._poster:
             return self._poster.post(connections, message, seconds)
@@ -153,7 +152,7 @@ class Sender:
 
 
 def _count_while_time_is_left(connections: Iterator[Connection]) -> int:
-    """How many there are; near the deadline too few, but never 0 if there are any."""
+    """The number of connections; near the deadline too low, but never 0 if there are any."""
     number = 0
     for _ in connections:
         number += 1
@@ -163,7 +162,7 @@ def _count_while_time_is_left(connections: Iterator[Connection]) -> int:
 
 
 def _seconds_for_posts() -> float:
-    """How long posts may start; near the deadline a third of the rest: answers may take as long."""
+    """How long posts may start: near the deadline a third of the rest; answers may take another."""
     if invocation.is_ending():
         return 0.0
     left = invocation.seconds_left()
@@ -171,7 +170,7 @@ def _seconds_for_posts() -> float:
 
 
 def _says_gone(error: Exception) -> bool:
-    """By the status, since an answer of API Gateway may lack the name of the error."""
+    """By the status, since an answer from API Gateway may lack the name of the error."""
     if isinstance(error, ClientError):
         return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == GONE)
     return isinstance(error, WebsocketDisconnectedError)

@@ -1,8 +1,7 @@
 """Posts one message to many WebSocket connections, as fast as API Gateway answers.
 
-API Gateway takes one request for each connection: `POST /{stage}/@connections/{connection id}`.
-One at a time, a room of a thousand would wait for a thousand answers in turn. Here up to
-`POOL_SIZE` requests are in flight at once, in one thread, over non-blocking sockets.
+API Gateway takes one request for each connection: `POST /{stage}/@connections/{connection id}`. Up
+to `POOL_SIZE` requests are in flight at once, in one thread, over non-blocking sockets.
 
 - `delivery`: the interface, its promises, and the policy that keeps them;
 - `pool`: carries requests over kept channels;
@@ -10,9 +9,8 @@ One at a time, a room of a thousand would wait for a thousand answers in turn. H
 - `sigv4`: signs requests;
 - `http1`: reads answers.
 
-The standard library does it for about a fiftieth of botocore's CPU, and CPU is the scarcest
-resource of a small Lambda function (`benchmarks/` measures both). Nothing runs between two calls,
-so Lambda may freeze the process then.
+The standard library does this for a fiftieth of botocore's CPU, the scarcest resource of a small
+Lambda function (see `benchmarks/`). Nothing runs between calls, so Lambda may freeze the process.
 """
 
 from .delivery import ANSWER_SECONDS, BROADCAST_SECONDS, Poster, Result

@@ -48,11 +48,8 @@ class Channel:
         self.waits_for = selectors.EVENT_WRITE
 
     def has_unread(self) -> bool:
-        """Whether bytes, or the connection's end, have arrived since the last answer.
-
-        Such bytes answer no request, so the connection must not be used again (RFC 9112,
-        section 9.2).
-        """
+        """Whether bytes, or the connection's end, have arrived since the last answer. They answer
+        no request, so the connection must not be used again (RFC 9112, section 9.2)."""
         return bool(self._unread.poll(0))
 
     def begin(self, request: bytes) -> None:

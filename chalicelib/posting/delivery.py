@@ -1,4 +1,4 @@
-"""One message to many: which connections get it, how often a post is retried, how long it takes."""
+"""Delivers one message to many connections: the retries, and the time limits."""
 
 import heapq
 import math
@@ -14,8 +14,7 @@ from .http1 import Answer, Endpoint
 from .pool import FIRST_CHANNELS, REAL_TIME, Clock, Pool
 from .sigv4 import Credentials, Signer
 
-# For one answer, connecting included. `Pool` gives up hanging posts sooner once others are
-# answered.
+# For one answer, connecting included; less for hanging posts once others are answered: see `Pool`.
 ANSWER_SECONDS = 3.0
 
 # For one post, retries included, and for the whole broadcast: under the 29 s that API Gateway
@@ -23,23 +22,22 @@ ANSWER_SECONDS = 3.0
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
-# The longest back-off before the first retry; it doubles with each retry, up to the second figure.
-# Each is random between its half and its whole: posts refused together must not come back together.
-# Six attempts take 0.9 to 1.9 s.
+# The longest pause before the first retry; it doubles with each retry, up to the second figure. A
+# pause is random, and at least half as long: posts refused together must not return together. Six
+# attempts take 0.9 to 1.9 s.
 FIRST_RETRY_SECONDS = 0.06
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
-# API Gateway answers 429 when the account's quota is used up, and also when the buffer of that one
-# client is full. A quota refuses many posts, and they get through sooner or later. So it is assumed
-# to be used up while MANY_WAITING posts wait for a retry, and for THROTTLED_SECONDS after a retry
-# succeeded. Then a 429 is retried for POST_SECONDS: functions that post at the
-# same time share the quota, and with six attempts 20 of them failed to reach a tenth of 100,000
-# members, in a simulation.
+# API Gateway answers 429 when the account's quota is used up, or when one client's buffer is full.
+# A used-up quota refuses many posts, which get through sooner or later. So we assume one while
+# MANY_WAITING posts wait for a retry, and for THROTTLED_SECONDS after a retry succeeded, and retry
+# a 429 for POST_SECONDS then. With six attempts, 20 functions that shared the quota failed to reach
+# a tenth of 100,000 members, in a simulation.
 MANY_WAITING = 64
 THROTTLED_SECONDS = 6.0
 
-# No further targets are taken while this many posts wait for a retry. It keeps memory flat when
+# No further targets are taken while this many posts wait for a retry. This keeps memory flat when
 # everything is throttled, and slows a broadcast down to the account's quota.
 MAX_WAITING = 256
 
@@ -61,9 +59,9 @@ class Result(Generic[AnyTarget]):
     :ivar delivered: number of posts answered 200. API Gateway answers 200 once it has accepted the
         message; the person's device may still not get it.
     :ivar gone: connections that no longer exist (410).
-    :ivar failed: reasons why posts were given up, by connection id. After "no answer" the message
+    :ivar failed: reasons why posts were given up, by connection id. After "no answer", the message
         may have been delivered all the same.
-    :ivar stopped: the reason why targets were left in the iterator; empty when all were taken.
+    :ivar stopped: why targets were left in the iterator; empty when all were taken.
     :ivar seconds: duration of the broadcast.
     """
 
@@ -78,18 +76,18 @@ class Poster:
     """Posts messages to the connections of one WebSocket API, and keeps its HTTP connections for
     the next message.
 
+    Opens no HTTP connection before the first post. Calls from several threads are safe, and wait
+    for each other. Proxies (`HTTPS_PROXY`) are not supported.
+
     :param endpoint: the address of the API's stage,
         `https://{api id}.execute-api.{region}.amazonaws.com/{stage}`, or an emulator's `http://`
         address.
     :param region: for the signature.
     :param credentials: from `boto3.Session().get_credentials()`; read again for every broadcast,
         since they are rotated.
-    :param tls: the authorities to trust; by default those of the operating system, with checks
-        of certificate and host.
+    :param tls: the authorities to trust; by default those of the operating system, with checks of
+        certificate and host.
     :param clock: for tests; by default real time.
-
-    It opens no connection before the first post. Calls from several threads are safe, and wait
-    for each other. Proxies (`HTTPS_PROXY`) are not supported.
     """
 
     def __init__(
@@ -115,10 +113,10 @@ class Poster:
         """Post `message` to the connection of each target, in no particular order.
 
         Targets are taken one by one as connections become free: the first post leaves before the
-        second page is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more
-        only while posts hang. A target that is listed twice gets the message twice. While the iterator
-        blocks (reading its next page), posts in flight continue but none starts, so a page should
-        hold many: 10 ms each cost 20 % with 1,000 targets a page, and 65 % with 100.
+        second page is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more only
+        while posts hang. A target that is listed twice gets the message twice. While the iterator
+        reads a page, posts in flight continue but none starts, so pages should be large: at 10 ms
+        each, they cost 20 % with 1,000 targets a page, and 65 % with 100.
 
         A failing post never stops the others:
 
@@ -128,31 +126,30 @@ class Poster:
           is used up, and a 429 is retried for `POST_SECONDS` instead;
         - 5xx, no connection: the same, but never more than `ATTEMPTS` attempts;
         - any other status: in `Result.failed` with status and body, not retried;
-        - no answer, only part of one, or one that is not HTTP/1: in `Result.failed`. The message
-          may have been delivered, so the post is not retried. A post that hangs is given up after 1 s, or up to
-          `ANSWER_SECONDS` (`seconds`, if that is less) while the API is slow or answers nothing;
-        - a kept connection turns out to be closed before any byte of an answer: retried at once,
-          over a new connection, once. RFC 9112, section 9.3.1, allows that for a request that was
-          not carried out. A closed connection suggests this but does not prove it: if API Gateway
-          had accepted the post, that client gets the message twice.
+        - no answer, a part of one, or one that is not HTTP/1: in `Result.failed`, and not retried,
+          since the message may have been delivered. A post that hangs is given up after 1 s, or up
+          to `ANSWER_SECONDS` (`seconds`, if less) while the API is slow or answers nothing;
+        - a kept connection that closes before any byte of an answer: retried once, at once, over a
+          new connection. RFC 9112, section 9.3.1, allows that for a request that was not carried
+          out. The close suggests this but does not prove it: if API Gateway had accepted the post,
+          that client gets the message twice.
 
-        Posts that hang hold up nobody for long: after 0.25 s they take up no room. At most
-        `MAX_IN_FLIGHT` posts are in flight; if that many hang, the others wait until some are given
-        up.
+        A hanging post takes up no room after 0.25 s. At most `MAX_IN_FLIGHT` posts are in flight;
+        if that many hang, the others wait until some are given up.
 
-        After `seconds`, no post or retry starts. Targets are then left in the iterator, and
-        `Result.stopped` says why. The same happens to targets once a post has used up its attempts to
-        connect. Posts that are waiting for a retry when time is up are in `Result.failed`. The call
-        returns within `seconds + ANSWER_SECONDS` (or twice `seconds`, if that is less), plus the
-        time that the iterator and the resolver block; a target already taken is still
-        posted to. With 0 seconds or less, nothing is posted and no target is taken.
+        After `seconds`, no post or retry starts. Posts that wait for a retry are then in
+        `Result.failed`, other targets stay in the iterator, and `Result.stopped` says why. Targets
+        also stay there once a post has used up its attempts to connect. The call returns within
+        `seconds + ANSWER_SECONDS` (or twice `seconds`, if less), plus the time that the iterator
+        and the resolver block; a target already taken is still posted to. With 0 seconds or less,
+        nothing is posted and no target is taken.
 
         Cost: about 20 µs of CPU a post on a 2020s server core (30 µs with TLS), and 0.6 ms for a
         new TLS connection. Memory does not grow with the number of targets, except for those in the
         result.
 
-        :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8.
-            API Gateway splits it into frames of 32 KB.
+        :param message: up to 128 KB (API Gateway answers 413 for more); text is sent as UTF-8. API
+            Gateway splits it into frames of 32 KB.
         :raises Exception: from the iterator or the credentials, never for a post or the network.
             The targets before the iterator's exception are posted to first; their results are lost.
         """

@@ -44,9 +44,9 @@ class Answer(NamedTuple):
 def parse(data: bytes, ended: bool) -> Answer | None:
     """Read an answer; None while bytes are missing.
 
-    Anything that RFC 9112 does not allow a server to send is an error, even where the RFC lets a
-    client put up with it. A body without a length (chunked, or up to the end of the connection)
-    is not waited for: the status says it all, and API Gateway always sends a length.
+    Anything that RFC 9112 forbids a server to send is an error, even where the RFC lets a client
+    tolerate it. A body without a length (chunked, or up to the end of the connection) is not read
+    to its end: the status says it all, and API Gateway always sends a length.
 
     :param data: all bytes so far.
     :param ended: no more will come.

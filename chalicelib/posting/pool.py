@@ -11,19 +11,18 @@ from .channel import Address, Channel, Failure, Unreachable
 from .http1 import Answer, Endpoint
 
 # Requests in flight at once. At 8 ms an answer, 64 make 8,000 posts a second: near the account's
-# default of 10,000, which all its APIs share, and few enough that a single function does not
-# exhaust its file descriptors (1,024).
+# default of 10,000, which all its APIs share, and far below a function's 1,024 file descriptors.
 POOL_SIZE = 64
 
-# Channels opened at once when none is idle; every second answer then allows one more. A TLS
-# handshake costs as much CPU as 20 posts, so a small room should not pay for a large room's pool:
-# with an eighth of a CPU, a first message to 100 members took 0.34 s over 64 channels and 0.24 s
-# this way; with a whole CPU both took 0.07 s.
+# Channels opened at once when none is idle; every second answer allows one more. A TLS handshake
+# costs as much CPU as 20 posts, so a small room should not pay for a large pool: with an eighth of
+# a CPU, a first message to 100 members took 0.34 s over 64 channels, 0.24 s this way; with a whole
+# CPU, both took 0.07 s.
 FIRST_CHANNELS = 8
 
-# A request in flight for longer than this takes up no room: otherwise a few hanging ones would hold
-# up all others. API Gateway answers in milliseconds. A slow API gets PATIENCE times its usual time,
-# because more requests at once would only make it slower.
+# A request in flight for longer than this takes up no room: otherwise a few that hang would hold up
+# the others. A slow API gets PATIENCE times its usual time (API Gateway's is milliseconds), because
+# more requests at once would only make it slower.
 SLOW_SECONDS = 0.25
 PATIENCE = 4
 
@@ -31,7 +30,7 @@ PATIENCE = 4
 MAX_IN_FLIGHT = 512
 
 # A channel that was idle for longer is not reused: a load balancer or a NAT may have closed it
-# silently while the process was frozen by Lambda. AWS's own proxies allow 60 s.
+# silently while Lambda froze the process. AWS's own proxies allow 60 s.
 IDLE_SECONDS = 50.0
 
 Ticket = TypeVar("Ticket")
@@ -58,9 +57,8 @@ class Pool(Generic[Ticket]):
 
     `start` takes a request and a ticket for it; `wait` returns the ticket with the outcome.
 
-    :ivar answer_seconds: time limit for one answer, connecting included. Once the API has answered
-        a request, the others get `PATIENCE` times the time after which they are slow, if that is
-        less.
+    :ivar answer_seconds: the most for one answer, connecting included. Once the API has answered, a
+        request gets at most `PATIENCE` times the time after which it counts as slow.
     :ivar answers: number of answers since `refresh`.
     """
 
@@ -92,9 +90,9 @@ class Pool(Generic[Ticket]):
     def has_capacity(self) -> bool:
         """Whether another request may start.
 
-        The limit grows with the answers up to `POOL_SIZE`. Each slow request leaves room for two
-        others: while nothing is answered, the pool more than doubles every `SLOW_SECONDS`, to
-        `MAX_IN_FLIGHT` at most.
+        The limit grows with the answers up to `POOL_SIZE`. Each slow request makes room for two
+        others: without answers, the pool more than doubles every `SLOW_SECONDS`, up to
+        `MAX_IN_FLIGHT`.
         """
         opened = self._idle or self._slow
         limit = POOL_SIZE if opened else min(POOL_SIZE, FIRST_CHANNELS + self.answers // 2)
@@ -113,7 +111,7 @@ class Pool(Generic[Ticket]):
     def start(self, ticket: Ticket, request: bytes, fresh: bool = False) -> None:
         """Send a request, over a new channel if `fresh` is set or none is idle.
 
-        Nothing can tell bytes that arrive unasked after this from the answer.
+        Bytes that arrive unasked after this are taken for the answer.
 
         :raises Failure: at once; `wait` will not return the ticket.
         """
@@ -221,7 +219,7 @@ class Pool(Generic[Ticket]):
         return min(self.answer_seconds, PATIENCE * self._slow_seconds)
 
     def _count_slow(self) -> int:
-        """To be called once answers are read: a request is not slow if its answer lies unread."""
+        """Call this once answers are read: a request is not slow if its answer lies unread."""
         oldest = self.clock.monotonic() - self._slow_seconds
         count = 0
         for _, since in self._busy.values():
@@ -231,7 +229,7 @@ class Pool(Generic[Ticket]):
         return count
 
     def _timeout(self, until: float | None) -> float | None:
-        """Seconds until that time, or until a request gets slow or expires, if that is earlier."""
+        """Seconds until `until`, or until a request becomes slow or expires, if that is earlier."""
         times = [] if until is None else [until]
         for _, since in islice(self._busy.values(), 1):
             times.append(since + self._limit_seconds)

@@ -39,11 +39,8 @@ _QUOTED = _Quoted()
 
 
 class Signer:
-    """Writes signed requests that differ only in the connection id.
-
-    The rest is computed once: the hash of the body, the signing key, and the date, since a
-    signature is valid for 5 minutes and a broadcast ends long before.
-    """
+    """Writes signed requests that differ only in the connection id. All else is computed once, even
+    the date: a signature is valid for 5 minutes, and a broadcast ends long before."""
 
     def __init__(
         self, endpoint: Endpoint, region: str, credentials: FrozenCredentials, body: bytes

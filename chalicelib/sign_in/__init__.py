@@ -6,4 +6,4 @@ PyJWT with it; only that function and the page's import `issuer.py`.
 
 
 class InvalidToken(Exception):
-    """A token that nobody may connect with; the message names the check that failed."""
+    """A refused token; the message names the check that failed."""

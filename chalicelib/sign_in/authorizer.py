@@ -23,10 +23,7 @@ class Authorizer:
 
     @classmethod
     def from_env(cls) -> Authorizer:
-        """For the issuer that the environment variable TOKEN_ISSUER names.
-
-        Only the authorizer's function has it; in any other, this loads nothing.
-        """
+        """For the issuer in TOKEN_ISSUER. Loads nothing if that is unset, as in other functions."""
         authorizer = cls()
         if os.environ.get("TOKEN_ISSUER"):
             authorizer._tokens  # noqa: B018
@@ -35,9 +32,8 @@ class Authorizer:
     def authorize(self, event: dict[str, Any]) -> dict[str, Any]:
         """The answer to API Gateway: a policy that allows or denies this one connection.
 
-        A policy that allows has the account in its `context`, for `account_of`. The log names the
-        check that failed, and neither the token nor anything in it. Raises nothing: any other
-        failure is logged, and denies.
+        If it allows, its `context` has the account, for `account_of`. The log names the check that
+        failed, and nothing of the token. Raises nothing: any other failure is logged, and denies.
         """
         try:
             token = (event.get("queryStringParameters") or {}).get("token", "")
@@ -66,9 +62,7 @@ class Authorizer:
 
 def account_of(event: WebsocketEvent) -> Account | None:
     """The account that the authorizer found for a connection; None in a chat without sign-in.
-
-    Raises `RuntimeError` if the chat has sign-in, and the authorizer was not asked.
-    """
+    Raises `RuntimeError` if the chat has sign-in, and the authorizer was not asked."""
     given = event.to_dict()["requestContext"].get("authorizer") or {}
     if "account" in given:
         return Account(given["account"], unquote(given["nickname"]))

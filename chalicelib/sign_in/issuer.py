@@ -21,7 +21,7 @@ MOST_BYTES = 262_144  # of an answer; the documents of large issuers have 20 KB
 
 UNKNOWN_SECONDS = 60  # between two fetches for unknown ids, which anybody can send
 RETRY_SECONDS = 5  # after a fetch that failed
-RENEW_SECONDS = 60 * 60  # so that a key which the issuer has withdrawn is not trusted for long
+RENEW_SECONDS = 60 * 60  # so that a withdrawn key is not trusted for long
 
 MOST_CHARACTERS = 1_000  # of an endpoint
 # Only characters without a special meaning in a Content Security Policy.
@@ -41,10 +41,8 @@ class Kept(Generic[Found]):
     def __init__(
         self, name: str, fetch: Callable[[], Found], clock: Callable[[], float] = time.time
     ) -> None:
-        """`fetch` raises `IssuerUnavailable` if it fails. The `name` is for the log.
-
-        `clock` gives seconds that go on while Lambda freezes the environment.
-        """
+        """`fetch` may raise `IssuerUnavailable`. The `name` is for the log. `clock`, in seconds,
+        must run on while Lambda freezes the process."""
         self._name = name
         self._fetch = fetch
         self._clock = clock
@@ -54,10 +52,10 @@ class Kept(Generic[Found]):
     def get(self, is_enough: Callable[[Found], bool] = lambda _: True) -> Found:
         """The last result. Fetches again if it is an hour old, or not enough.
 
-        The next fetch is `UNKNOWN_SECONDS` after the last, or `RETRY_SECONDS` after a failure; until
-        then the result may not be enough. The log has the reason for a failure. Raises
-        `IssuerUnavailable` if a fetch fails without an older result that is enough, and until the
-        next fetch if there is none at all.
+        The next fetch is `UNKNOWN_SECONDS` after the last, or `RETRY_SECONDS` after a failure,
+        which is logged; until then the result may not be enough. Raises `IssuerUnavailable` if a
+        fetch fails without an older result that is enough, and until the next fetch if there is no
+        result.
         """
         now = self._clock()
         has_enough = self._found is not None and is_enough(self._found)
@@ -77,14 +75,14 @@ class Kept(Generic[Found]):
 
 
 class Endpoints:
-    """The addresses at which people sign in, and at which a page gets their tokens."""
+    """The addresses where people sign in, and where a page gets their tokens."""
 
     def __init__(self, url: str, schemes: Collection[str]) -> None:
         """`url` is the issuer's; an endpoint has one of the `schemes`."""
         self._kept = Kept("endpoints", lambda: fetch_endpoints(url, schemes))
 
     def find(self) -> tuple[str, str] | None:
-        """See `fetch_endpoints`; None, and a line in the log, if the issuer does not give them."""
+        """As `fetch_endpoints`; None, and a line in the log, if the issuer does not give them."""
         try:
             return self._kept.get()
         except IssuerUnavailable:
@@ -92,10 +90,10 @@ class Endpoints:
 
 
 def fetch_keys(issuer: str, seconds: float = FETCH_SECONDS) -> dict[str, Jwk]:
-    """The issuer's keys, by their ids.
+    """The issuer's keys, by their ids. Costs 2 requests to the issuer.
 
-    Costs 2 requests to the issuer. Raises `IssuerUnavailable`, usually within 4 times `seconds`;
-    each slow TLS handshake, name look-up or further address of a host adds to that.
+    Raises `IssuerUnavailable`, usually within 4 times `seconds`; each slow TLS handshake, name
+    look-up or further address of a host adds to that.
     """
     listed = _fetch(_discover(issuer, seconds).get("jwks_uri"), seconds).get("keys")
     keys = [each for each in listed if isinstance(each, dict)] if type(listed) is list else []
@@ -108,10 +106,8 @@ def fetch_keys(issuer: str, seconds: float = FETCH_SECONDS) -> dict[str, Jwk]:
 def fetch_endpoints(
     issuer: str, schemes: Collection[str], seconds: float = FETCH_SECONDS
 ) -> tuple[str, str]:
-    """The authorization endpoint and the token endpoint.
-
-    Costs 1 request to the issuer. Raises `IssuerUnavailable`, in half the time of `fetch_keys`.
-    """
+    """The authorization endpoint and the token endpoint. Costs 1 request to the issuer. Raises
+    `IssuerUnavailable`, in half the time of `fetch_keys`."""
     discovered = _discover(issuer, seconds)
 
     def endpoint(kind: str) -> str:

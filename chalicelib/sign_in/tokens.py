@@ -1,7 +1,7 @@
 """Verifies tokens: JSON Web Tokens of one OpenID Connect issuer, for one client.
 
-RFC 8725 (JSON Web Token Best Current Practices) gives the reasons for the checks. It calls a field
-of a token a *claim*; here, a claim is a nickname's row in the table.
+RFC 8725 (JSON Web Token Best Current Practices) gives the reasons for the checks. A token's claims
+are called fields here, since a claim is a nickname's row in the table.
 """
 
 import json
@@ -44,20 +44,15 @@ class Tokens:
     """Finds the account of a token."""
 
     def __init__(self, issuer: str, audience: str, nickname_field: str) -> None:
-        """Tokens must have been issued by `issuer`, a URL, and for the client `audience`.
-
-        No request is made before the first token.
-        """
+        """For tokens of `issuer`, a URL, for the client `audience`. Makes no request yet."""
         self._issuer = issuer
         self._keys = Kept("keys", lambda: fetch_keys(issuer))
         self._audience = audience
         self._nickname_field = nickname_field
 
     def account(self, token: str) -> Account:
-        """The account of a valid token. Raises `InvalidToken`.
-
-        Costs no request, except for the issuer's keys: see `Kept.get` and `fetch_keys`.
-        """
+        """The account of a valid token. Raises `InvalidToken`. Costs no request, except for the
+        issuer's keys: see `Kept.get` and `fetch_keys`."""
         header, fields = _parse(token)
         has_client_id = fields.get("token_use") == "access" and "aud" not in fields
         try:
@@ -87,10 +82,7 @@ class Tokens:
         return Account(_subject(fields), self._nickname(fields))
 
     def _key(self, header: dict[str, Any]) -> jwt.PyJWK:
-        """The issuer's key, for the header's algorithm and no other.
-
-        Raises `jwt.PyJWTError` if the key makes no sense.
-        """
+        """The issuer's key, for the header's algorithm. Raises `jwt.PyJWTError` if malformed."""
         algorithm, token_type, key_id = (header.get(name) for name in ("alg", "typ", "kid"))
         _require("alg", algorithm in ALGORITHMS)
         _require("typ", token_type is None or str(token_type).lower() in TYPES)

@@ -1,4 +1,4 @@
-"""The table: what it holds, how it is read and written, and why that is safe.
+"""The table: its rows, how they are read and written, and why that is safe.
 
 - `storage`: `Storage`, which the rest of the chat uses, and why its writes are safe together;
 - `membership`: opens and removes connections, one or many;

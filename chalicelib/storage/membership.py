@@ -1,4 +1,4 @@
-"""Opens and removes connections: their rows, their claims, and their places in the rooms' counts."""
+"""Opens and removes connections: their rows, their claims, their places in the rooms' counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -43,9 +43,8 @@ class Membership:
     def open(self, new: Connection, now: int) -> Connection | None:
         """Write all rows of a connection with an account; returns the older one, now removed.
 
-        The first attempt assumes that there is none; if there is one, the refusal names it. Every
-        attempt depends on the account's row, so of two that race one is refused, and finds the
-        other.
+        The first attempt assumes no older one; if there is one, the refusal names it. Every attempt
+        depends on the account's row, so the loser of a race is refused, and finds the winner.
         """
         older_id = new.id
 
@@ -98,11 +97,8 @@ class Membership:
     def _remove(
         self, connections: list[Connection], *, reads_again: bool = False
     ) -> list[Connection]:
-        """Remove all rows of at most `DEPARTURES` connections; returns those it removed.
-
-        A refused transaction is corrected from the refusal and retried. Without `reads_again`, a
-        connection that was renamed meanwhile stays.
-        """
+        """Remove all rows of at most `DEPARTURES` connections; returns those it removed. Without
+        `reads_again`, a connection that was renamed meanwhile stays."""
         claimless: set[str] = set()
 
         def attempt() -> list[Connection]:
@@ -129,7 +125,7 @@ class Membership:
     def _current(
         self, connection: Connection, refused: Refused, reads_again: bool
     ) -> Connection | None:
-        """The connection as the refusal shows it; None if its row is missing, and not read again."""
+        """The connection as the refusal shows it; None if its row is missing and not read again."""
         found = refused.found.get((connection.id, "row"))
         if found is None:
             return connection

@@ -44,8 +44,7 @@ class Reads:
         return found
 
     def members(self, room: str, attributes: str, limit: int | None = None) -> Iterator[Item]:
-        """The rows of a room's members, with only these attributes: a third takes a quarter more
-        CPU than two."""
+        """Rows of a room's members with only these attributes: a third takes a quarter more CPU."""
         return self._query(
             limit,
             IndexName="ReverseLookup",

@@ -1,12 +1,12 @@
 """The directory of the rooms: which are open, and how many members each has.
 
-A count changes by a plain `ADD`, outside of the transactions that move people: inside, they
-would conflict on a popular room's row. It is raised before somebody enters and lowered after
-somebody has left, so a crash in between leaves it too high, never too low: an empty room may be
-listed until its row expires, but an occupied room is never hidden.
+A count changes by a plain `ADD`, outside the transactions that move people: inside, they would
+conflict on a popular room's row. It is raised before somebody enters and lowered after somebody has
+left, so a crash in between leaves it too high, never too low: an empty room may be listed until its
+row expires, but an occupied room is never hidden.
 
-For the same reason boto3 must not repeat a request that lowers a count, unless an answer proves
-that the request has changed nothing. A request that raises a count may be repeated.
+For the same reason, boto3 must not repeat a request that lowers a count, unless an answer proves
+that the request has changed nothing. It may repeat a request that raises a count.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,7 @@ class Rooms:
         )
 
     def count_in(self, room: str) -> None:
-        """Add one member to the count. 1 request; up to 2 more if the row has expired.
-
-        The count of an expired row that is still there restarts at 1.
-        """
+        """Add a member, from 0 if the row has expired. 1 request, and up to 2 more in that case."""
         now = int(self._clock())
         values = {":one": 1, ":now": now, ":then": now + LIFETIME_SECONDS}
         add = (
@@ -57,10 +54,8 @@ class Rooms:
         raise RuntimeError("The directory's row expired while it was being renewed.")
 
     def count_out(self, room: str, members: int = 1) -> None:
-        """Subtract members from the count, and close the room if it is empty.
-
-        1 request; 1 more to close. Failures are logged, not raised: the members have left.
-        """
+        """Subtract members, and close the room if it is empty. 1 request; 1 more to close.
+        Failures are logged, not raised: the members have left."""
         try:
             response = self._table.update_item(
                 Key=directory_key(room),

@@ -8,11 +8,11 @@
 | `usernames`   | `taken_{folded name}`| connection_id, expires_at       | the claim on a nickname   |
 | `accounts`    | `account_{sub}`      | connection_id, expires_at       | an account's connection   |
 
-Only a chat with sign-in has accounts; the row of one stays when its connection closes.
+Only a chat with sign-in has accounts. An account's row stays when its connection closes.
 
-The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members.
-By `expires_at` (Unix time in seconds) the connection is certainly closed. DynamoDB deletes
-expired rows late, so every read ignores them.
+The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members. API
+Gateway has always closed the connection before `expires_at` (Unix time in seconds). DynamoDB
+deletes expired rows late, so every read ignores them.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Item = dict[str, Any]
 
 
 class Account(NamedTuple):
-    """What a valid token says of the person who connects."""
+    """The person who connects, according to a valid token."""
 
     id: str  # the token's `sub`
     nickname: str
@@ -36,11 +36,9 @@ class Account(NamedTuple):
 
 @dataclass(frozen=True)
 class Connection:
-    """A connection as stored in the table: `nickname` is empty until it has one.
-
-    `account` is the id of the account that signed in, empty in a chat without sign-in. One that was
-    read as a member of a room lacks `expires_at` and `account`: posts and removals need neither.
-    """
+    """A connection as stored in the table. It has no `nickname` before login, and the id of an
+    `account` only with sign-in. Members read from a room lack `expires_at` and `account`: posts and
+    removals need neither."""
 
     id: str
     nickname: str = ""

@@ -1,11 +1,11 @@
 """Reads and writes of the table, and why they are safe together. `rows.py` describes the rows.
 
-* A connection's `username_` row alone defines it: its name is in the key, its room beside it. It
-  is read and written as one item. Every change is a transaction that succeeds only if the row is
-  still as it was read; otherwise it raises `StaleRecord`, and nothing has changed. So two frames
+* A connection's `username_` row alone defines it: the name is in the key, the room beside it, so
+  both are read and written as one item. Every change is a transaction that succeeds only if the row
+  is still as it was read; otherwise it raises `StaleRecord`, and nothing has changed. So two frames
   of one connection take effect one after the other, however they interleave.
 * The member's row and the claim change in the same transaction, so they never disagree.
-* The directory's counts change outside of it: `rooms.py` says why, and how they stay right.
+* The directory's counts change outside: `rooms.py` says why, and how they stay right.
 """
 
 import time
@@ -36,19 +36,15 @@ from chalicelib.text import names
 class Storage:
     """Reads and writes of the table. Costs are in requests to DynamoDB.
 
-    A method that takes a `Connection` writes only if the connection is still as it was read,
-    and raises `StaleRecord` if it is not (optimistic locking). It returns the connection as it
-    is now.
-
-    Every method propagates botocore's `ClientError` and `BotoCoreError`, after the client's
-    retries (of throttling, a 500, a lost connection).
+    A method that takes a `Connection` writes only if it is still as it was read, and otherwise
+    raises `StaleRecord` (optimistic locking). It returns the connection as it is now. Every method
+    propagates botocore's `ClientError` and `BotoCoreError`, after the client's retries (of
+    throttling, a 500, a lost connection).
     """
 
     def __init__(self, table: Any = None, *, clock: Callable[[], float] = time.time) -> None:
         """`table` is boto3's `Table`; by default the one that TABLE names, opened at first use.
-
-        `clock` gives Unix time in seconds.
-        """
+        `clock` gives Unix time in seconds."""
         self._given_table = table
         self._clock = clock
 
@@ -56,10 +52,9 @@ class Storage:
     def from_env(cls) -> "Storage":
         """The table that the environment variable TABLE names.
 
-        Nothing is looked up before the first use, so the app can be imported without a region,
-        credentials or a network. The first use raises `RuntimeError` if TABLE is missing or
-        empty. In Lambda the table is opened and read once at once, with the whole CPU that a
-        function has while it starts, so the first person does not wait for that. A failure is
+        Nothing is looked up before the first use, so importing the app needs no region, credentials
+        or network. The first use raises `RuntimeError` if TABLE is missing or empty. In Lambda, the
+        table is opened and read while the function starts, with a whole CPU. A failure then is
         logged; the first frame meets it again.
         """
         storage = cls()
@@ -103,14 +98,12 @@ class Storage:
     def sign_in(self, connection_id: str, account: Account) -> Connection | None:
         """Record a connection that has opened, with its account's nickname.
 
-        Returns the account's older connection, if one is open, as it was. The new one has taken
-        its place in the same transaction, so of any that race, one is left. The directory counts
-        the older one out of its room.
+        Returns the account's older connection as it was, if one is open. The same transaction
+        removes it, so of any that race, one is left. The directory counts it out of its room.
 
         1 transaction for an account that has not connected for 2 hours; otherwise 1 transaction
         more, 1 read (2 if the older one has closed), and 1 or 2 writes for a room. Raises
-        `NicknameTaken` if another account holds the nickname, or `StaleRecord`; then nothing has
-        changed.
+        `StaleRecord`, or `NicknameTaken` if another account holds it; then nothing has changed.
         """
         new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
         return self._membership.open(new, int(self._clock()))
@@ -118,9 +111,9 @@ class Storage:
     def find_connection(self, connection_id: str) -> Connection | None:
         """The connection as it is now, or None if it is unknown or expired.
 
-        1 request, a consistent read; 2 if the row is missing, or is found twice. A query may
-        see half of a rename, since only reads of single items are isolated from transactions
-        (Amazon DynamoDB transactions: isolation levels); the second read comes after the rename.
+        1 request, a consistent read; 2 if the row is missing or found twice. A query may see half
+        of a rename, since only reads of single items are isolated from transactions (Amazon
+        DynamoDB transactions: isolation levels); the second read comes after it.
         """
         found = self._reads.connection(connection_id)
         return found if found and found.expires_at > self._clock() else None
@@ -128,32 +121,27 @@ class Storage:
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname is free, and its room has one member less.
 
-        Only the caller that removed it gets the connection as it was; any other gets None. So does
-        the caller that removed an expired one, which nobody sees any more. 1 read, then as
-        `delete_connections`.
+        Only the caller that removed it gets the connection as it was, and only if it had not
+        expired; any other gets None. 1 read, then as `delete_gone`.
         """
         return self._membership.remove(connection_id, int(self._clock()))
 
     def delete_gone(self, connections: Iterable[Connection]) -> Iterator[list[Connection]]:
-        """Remove connections that are gone, given as they were read, and yield those it removed.
+        """Remove gone connections, given as they were read; yields lists of up to 231 removed ones.
 
-        They come in lists of up to 231, each removed when it is taken, so that their departures can
-        be announced before the next.
-
-        1 transaction for each 33 of them, and 1 write for each room; 1 more if it is then
-        empty. A refused transaction is corrected from the refusal and retried, without a read.
-        A connection that was renamed since it was read stays; the next reader of its room
-        removes it. A failure or a near deadline is logged and ends the removal.
+        Each list is removed when it is taken, so that its departures can be announced before the
+        next. 1 transaction for each 33 connections, and 1 write for each room; 1 more if it is then
+        empty. A refusal returns the current rows, so we retry without reading. A connection that
+        was renamed since it was read stays; the next reader of its room removes it. A failure or a
+        near deadline is logged, and ends the removal.
         """
         return self._membership.remove_gone(connections)
 
     # Nicknames
 
     def rename(self, connection: Connection, nickname: str) -> Connection:
-        """Give a connection a nickname, claim it, and release the old one. 1 transaction.
-
-        Raises `NicknameTaken` if another connection holds it, or `StaleRecord`; then nothing
-        has changed.
+        """Give a connection a nickname, claim it, and release the old one. 1 transaction. Raises
+        `NicknameTaken` if another connection holds it, or `StaleRecord`; then nothing has changed.
         """
         if nickname == connection.nickname:
             return connection
@@ -189,8 +177,7 @@ class Storage:
     def iter_rooms(self, limit: int | None = None) -> Iterator[str]:
         """The names of the rooms that have members, sorted, read page by page as they are taken.
 
-        1 request for each MB of the directory, or for each `limit` of its rows: set it to the
-        number you need.
+        1 request for each MB of the directory, or `limit` rows: set it to the number you need.
         """
         return self._reads.rooms(limit)
 
@@ -226,11 +213,8 @@ class Storage:
         return moved
 
     def leave(self, connection: Connection) -> Connection:
-        """Take a connection out of its room, if it is in one.
-
-        1 transaction and 1 write; 1 more write if it was the last member. Raises
-        `StaleRecord`; then it has not moved.
-        """
+        """Take a connection out of its room, if it is in one. 1 transaction and 1 write; 1 more
+        write if it was the last member. Raises `StaleRecord`; then it has not moved."""
         if connection.room is None:
             return connection
         write = self._transactions
@@ -250,9 +234,8 @@ class Storage:
     def iter_members(self, room: str, limit: int | None = None) -> Iterator[Connection]:
         """A room's members in no particular order, read page by page as they are taken.
 
-        1 request for each MB of them, or for each `limit` of them: set it to the number you
-        need. The index is eventually consistent: it may lack a new member for a moment, and
-        still list a former one.
+        1 request for each MB of them, or for each `limit`: set it to the number you need. The index
+        is eventually consistent: for a moment it may lack a new member, or list a former one.
         """
         rows = self._reads.members(room, "PK, username", limit)
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)
@@ -291,10 +274,7 @@ class Storage:
         return [each.id for each in self.iter_members(room)]
 
     def get_record_by_connection(self, connection_id: str) -> dict[str, str]:
-        """The record of a connection: `username`, and `room` if it is in one.
-
-        Empty for an unknown connection; the username is empty for one without a nickname.
-        """
+        """`username`, empty before login, and `room`, if any; empty for an unknown connection."""
         found = self.find_connection(connection_id)
         if found is None:
             return {}

@@ -32,18 +32,15 @@ class NicknameTaken(Exception):
     """Another connection, `holder`, has claimed the nickname."""
 
     def __init__(self, holder: str, *, is_new: bool = False) -> None:
-        """`is_new`: its handshake may be under way, when API Gateway says that it is gone."""
+        """`is_new`: may still be connecting; until then API Gateway reports it gone."""
         super().__init__(holder)
         self.holder = holder
         self.is_new = is_new
 
 
 class Refused(Exception):
-    """A transaction was cancelled because conditions did not hold.
-
-    `found` maps the name of each action that failed to the row found instead, which is empty if
-    there was none.
-    """
+    """A transaction was cancelled because conditions did not hold. `found` maps the name of each
+    action that failed to the current row, which is empty if there is none."""
 
     def __init__(self, found: dict[Any, Item]) -> None:
         super().__init__(f"{len(found)} conditions did not hold")
@@ -68,9 +65,8 @@ class Transactions:
     def transact(self, actions: dict[Any, Item]) -> None:
         """Carry out all the named actions, or none. 1 request.
 
-        Raises `Refused` if a condition fails. Conflicts with other transactions and throttling
-        are retried; the last conflict raises `Conflict`. Raises botocore's `ClientError` and
-        `BotoCoreError`.
+        Raises `Refused` if a condition fails. Throttling and conflicts with other transactions are
+        retried; the last conflict raises `Conflict`. Other errors are botocore's.
         """
         for pause in pauses():
             try:
@@ -120,21 +116,17 @@ class Transactions:
         }
 
     def claim(self, connection: Connection, now: int, holder: str | None = None) -> Item:
-        """Claim its nickname if the claim is free, expired, or `holder`'s, by default its own.
-
-        `Refused` has the holder.
-        """
+        """Claim a connection's nickname if it is free, expired, or held by `holder`, by default the
+        connection itself. `Refused` has the current claim."""
         return self._take(connection.claim_row, now, holder or connection.id)
 
     def take_account(self, connection: Connection, now: int, holder: str) -> Item:
-        """Make it its account's last connection, if that was `holder`, has expired or is missing.
-
-        `Refused` has the current one.
-        """
+        """Make this its account's connection if that is `holder`, expired or missing; else
+        `Refused` has that one."""
         return self._take(connection.account_row, now, holder)
 
     def release(self, connection: Connection) -> Item:
-        """Delete its claim, unless that has expired and now belongs to somebody else."""
+        """Delete the connection's claim, unless it has expired and now belongs to somebody else."""
         return self._delete(
             claim_key(connection.nickname),
             ConditionExpression="attribute_not_exists(PK) OR connection_id = :me",
@@ -169,9 +161,10 @@ def _row(item: Item) -> Item:
 
 
 def until_current(attempt: Callable[[], Done], attempts: int = 8) -> Done:
-    """Repeat an attempt that raises `StaleRecord`, which reads the records again each time.
+    """Repeat an attempt that raises `StaleRecord`; the attempt reads the records again each time.
 
-    Makes 8 attempts at most, and fewer near the invocation's deadline. Raises the last `StaleRecord`, and `Conflict` at once, since its own retries are used up.
+    Makes at most `attempts` (up to 8), and fewer near the invocation's deadline. Raises the last
+    `StaleRecord`, and `Conflict` at once, since its own retries are used up.
     """
     for pause in islice(pauses(), attempts):
         try:
@@ -185,11 +178,9 @@ def until_current(attempt: Callable[[], Done], attempts: int = 8) -> Done:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds to wait after each failed attempt: exponential back-off with full jitter.
-
-    8 attempts, at most 3.2 s of pauses in all, none after the last (AWS Architecture Blog:
-    "Exponential Backoff And Jitter"); fewer near the invocation's deadline.
-    """
+    """Seconds to wait after each of 8 failed attempts: exponential back-off with full jitter, at
+    most 3.2 s in all, none after the last (AWS Architecture Blog: "Exponential Backoff And
+    Jitter"). Ends early near the invocation's deadline."""
     for attempt in range(7):
         yield random.uniform(0, 0.025 * 2**attempt)
         if invocation.is_ending():

@@ -1,1 +1,1 @@
-"""What people write: which names they may have, and what of it is shown to others."""
+"""The rules for names, and for showing one person's text to others."""

@@ -1,9 +1,9 @@
 """The rules for nicknames and room names.
 
-No name may imitate a line of another person, of the server or of API Gateway, or another person's
+No name may imitate a line of another person, of the server or of API Gateway, or another's
 nickname. So names hold no white space, no control or format characters (bidirectional overrides,
-zero-width spaces), none that Unicode classes as letters or marks but draws as nothing, and no piles
-of combining marks, which reach into other lines.
+zero-width spaces), no letters or marks that show nothing, and no piles of marks that reach into
+other lines.
 """
 
 import json
@@ -57,9 +57,7 @@ class InvalidName(ValueError):
 
 def nickname(text: str) -> str:
     """The nickname that a text asks for: in NFC, without surrounding white space and joiners.
-
-    Raises `InvalidName`. The nickname of a nickname is itself.
-    """
+    Idempotent. Raises `InvalidName`."""
     name = _name(_drop(text).strip(), NICKNAME_LENGTH, INVALID_NICKNAME)
     if name.startswith("/") or any(map(_is_like_syntax, name)):
         raise InvalidName(INVALID_NICKNAME)
@@ -78,12 +76,11 @@ def claim(nickname: str) -> str:
 
     It is the skeleton of UTS #39, after NFKC and case folding, without invisible characters, for
     the scripts whose letters pass for Latin: Latin, Greek, Cyrillic, Armenian and Cherokee. As in
-    UTS #39, I, l, 1 and | are the same, and so are O and 0, and m and rn. A Greek letter whose two
-    cases look like different Latin letters counts as its capital in a name all in Greek.
+    UTS #39, I, l, 1 and | are the same; so are O and 0, and m and rn. In a name all in Greek, a
+    letter whose two cases look like different Latin letters counts as its capital.
 
-    Not promised: lookalikes in other scripts, or that UTS #39 does not list, such as d and cl.
-    The claim of a claim is that claim. A nickname's claim has at most 576 bytes, so it fits a sort
-    key (1,024: Quotas in Amazon DynamoDB).
+    Not promised: lookalikes in other scripts, or those missing from UTS #39 (d and cl). Idempotent.
+    A nickname's claim is at most 576 bytes: a sort key may have 1,024 (Quotas in Amazon DynamoDB).
     """
     name = unicodedata.normalize("NFKC", nickname)
     if _NOT_GREEK.search(name):
@@ -93,10 +90,7 @@ def claim(nickname: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Case-folded and in NFKD: compatibility and upper-case characters become plain ones.
-
-    It folds and decomposes twice because of the iota below (Unicode Standard, D146).
-    """
+    """Case-folded and in NFKD; both twice because of the iota below (Unicode Standard, D146)."""
     for _ in range(2):
         text = unicodedata.normalize("NFKD", text).casefold()
     return unicodedata.normalize("NFKD", text)
@@ -126,10 +120,10 @@ def _is_visible(name: str) -> bool:
 
 
 def _has_loose_marks(name: str) -> bool:
-    """Whether it begins with a combining mark, or has more than two in a row.
+    """Whether a name begins with a combining mark, or has more than two in a row.
 
-    A row may have three different ones in scripts whose syllables need them (Moht Moht, Dolma).
-    Spacing marks (Mc) do not count in a row: they stand beside a letter, not on it.
+    Three different ones may follow each other in scripts whose syllables need them (Moht Moht,
+    Dolma). Spacing marks (Mc) do not count: they stand beside a letter, not on it.
     """
     row = ""
     for character in name:

@@ -1,14 +1,12 @@
-"""Text from one person for the screen of another, which may be a terminal.
-
-No line of it passes for somebody else's, and none of it is a command to the terminal.
-"""
+"""Makes one person's text safe for another's screen, which may be a terminal: no line passes for
+somebody else's, and nothing is a command to the terminal."""
 
 import re
 from collections.abc import Iterable, Iterator
 
-# API Gateway quotas: "WebSocket frame size", 32 KB. It splits a longer message, of up to 128 KB, into
-# frames, and a client that shows each frame by itself, as wsdump does, shows the rest without its
-# author, or dies of half a character.
+# API Gateway quotas: "WebSocket frame size", 32 KB. API Gateway splits a longer message (up to 128
+# KB) into frames. wsdump shows each by itself, so the later ones lack the author, and half a
+# character stops it.
 MESSAGE_BYTES = 32_768
 
 # C0, DEL and C1, without the tab and the line feed; embeddings, overrides and isolates (UAX #9),
@@ -17,13 +15,13 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 
 
 def repeated(text: str, prefix: str = "") -> str:
-    """The text as it is repeated to people: each of its lines begins with the prefix.
+    """The text as others see it: each line begins with the prefix.
 
     Lines end where `str.splitlines` splits, and are joined by line feeds; a break at the end is
     dropped, and an empty text is one empty line. Other control characters become U+FFFD, all else
-    is unchanged. So a terminal that is wide enough shows each line after its true prefix.
+    is unchanged. If no line wraps, every line shows its real author.
 
-    Not promised: the wrapping of lines in a narrow one, or the looks of unusual letters.
+    Not promised: safety if a narrow terminal wraps lines, or the looks of unusual letters.
     """
     lines = text.splitlines() or [""]
     return _CONTROLS.sub("\ufffd", "\n".join(prefix + line for line in lines))
@@ -35,7 +33,7 @@ def without_surrogates(message: str) -> str:
 
 
 def is_too_long(line: str) -> bool:
-    """Whether API Gateway would split it into several frames."""
+    """Whether API Gateway would split a line into several frames."""
     return len(line.encode()) > MESSAGE_BYTES
 
 
