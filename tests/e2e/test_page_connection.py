@@ -216,8 +216,8 @@ def test_a_server_that_does_not_answer(open_tab: OpenTab) -> None:
 def test_a_redeployment_meanwhile(cloud: Cloud, pair: tuple[Tab, Person], tmp_path: Path) -> None:
     john, jenny = pair
     project = copy_project(tmp_path / "project")
-    handler = project / "chalicelib" / "handler.py"
-    handler.write_text(handler.read_text().replace("Unknown command: ", "New and unknown: "))
+    commands = project / "chalicelib" / "commands.py"
+    commands.write_text(commands.read_text().replace("Unknown command: ", "New and unknown: "))
     try:
         cloud.emulator.deploy(project)
         john.says("Hi")
