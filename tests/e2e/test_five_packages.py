@@ -30,11 +30,11 @@ def test_five_packages_are_enough_for_the_chat_its_table_and_its_routes(tmp_path
     for module, tests in NEEDS.items():
         assert f"\nwithout {module}, left out: {', '.join(tests)}\n" in ran.stdout
     collected = set(re.findall(r"^tests/(\S+) \.", ran.stdout, re.MULTILINE))
-    tests = clone / "tests"
-    left_out = [tests / test for several in NEEDS.values() for test in several]
+    directory = clone / "tests"
+    left_out = [directory / test for several in NEEDS.values() for test in several]
     assert collected == {
-        str(file.relative_to(tests))
-        for file in tests.rglob("test_*.py")
+        str(file.relative_to(directory))
+        for file in directory.rglob("test_*.py")
         if not any(file.is_relative_to(each) for each in left_out)
     }
     assert collected >= CORE
