@@ -57,7 +57,7 @@ check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
+	$(BIN)/mypy app.py chalicelib emulator scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
 	@$(BIN)/python -m scripts.expand .local/check

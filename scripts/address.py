@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from scripts.emulator import HOST, ROOT, STACK, Emulator, Failure, endpoint_of
+from emulator.emulator import HOST, ROOT, STACK, Emulator, Failure, endpoint_of
 
 DEFAULT_PORT = 4566
 ADDRESS = "WebsocketConnectEndpointURL"

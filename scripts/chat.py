@@ -14,8 +14,8 @@ import sys
 import websocket
 from websocket import _wsdump
 
+from emulator.emulator import Failure
 from scripts.address import add_arguments, address
-from scripts.emulator import Failure
 
 ERASE_LINE = "\r\033[K"
 

@@ -19,8 +19,8 @@ from typing import Self
 
 import boto3
 
+from emulator.emulator import Failure
 from scripts.address import add_arguments, address
-from scripts.emulator import Failure
 from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100

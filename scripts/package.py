@@ -18,7 +18,7 @@ from botocore.session import get_session
 from chalice.deploy.packager import DependencyBuilder, LambdaDeploymentPackager
 from chalice.utils import UI, OSUtils
 
-from scripts.processes import locked
+from emulator.processes import locked
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent

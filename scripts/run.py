@@ -12,11 +12,11 @@ import sys
 import time
 from types import FrameType
 
+from emulator.emulator import BIN, Emulator, Failure, require_free_port
+from emulator.processes import STOPPING
+from emulator.user_pool import UserPool
 from scripts.address import directory_of, variable
 from scripts.address import port as chosen_port
-from scripts.emulator import BIN, Emulator, Failure, require_free_port
-from scripts.processes import STOPPING
-from scripts.user_pool import UserPool
 
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 

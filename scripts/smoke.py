@@ -20,8 +20,8 @@ from typing import Self
 
 import websocket
 
+from emulator.emulator import Failure
 from scripts.address import add_arguments, address
-from scripts.emulator import Failure
 
 TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
 NAMES = re.compile(r"\b(John|JennyJones|Jenny|chalice)\b")

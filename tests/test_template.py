@@ -17,7 +17,7 @@ import pytest
 import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
-from scripts.emulator import BIN, REGION, ROOT, aws_environment
+from emulator.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.package import packaging
 from scripts.slim import FOR_TOKENS, slim
 

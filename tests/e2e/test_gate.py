@@ -16,7 +16,7 @@ import websocket
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from scripts.emulator import HOST, REGION
+from emulator.emulator import HOST, REGION
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, new_cloud
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from emulator.emulator import HOST, ROOT, Emulator
 from scripts.address import directory_of
-from scripts.emulator import HOST, ROOT, Emulator
 from scripts.package import packaging
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port

@@ -15,8 +15,8 @@ import pytest
 import websocket
 from playwright.sync_api import Browser
 
-from scripts.emulator import BIN, ROOT, Emulator, Failure
-from scripts.user_pool import UserPool
+from emulator.emulator import BIN, ROOT, Emulator, Failure
+from emulator.user_pool import UserPool
 from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import Cloud, eventually, free_port
 from tests.e2e.tabs import tabs

@@ -1,4 +1,4 @@
-"""Runs MiniStack, patched by `ministack_patches.py`, until its parent, `emulator.py`, ends.
+"""Runs MiniStack, patched by `patches.py`, until its parent, `emulator.py`, ends.
 
 Its arguments are the directory of its files, so that `ps` tells one emulator from another, and the
 descriptor that holds the lock.
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from ministack import app
 
-from scripts import ministack_patches
+from emulator import api_gateway, patches
 
 # Waits 2 s at most: if nobody reaps the processes, their group never becomes empty.
 CLEAR_UP = """
@@ -33,7 +33,7 @@ def stop_with_parent(directory: str, lock: str) -> None:
     """
     lifeline = socket.socket(fileno=0)
     lifeline.recv(16)
-    ministack_patches.say_goodbye()
+    api_gateway.say_goodbye()
     with suppress(OSError):
         lifeline.send(b".")
         while lifeline.recv(16):
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
     threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
-    ministack_patches.apply(functions_output)
+    patches.apply(functions_output)
     os.environ["MINISTACK_EDITION"] = str(os.getpid())  # `emulator.py` reads it in the health check
     sys.argv = ["ministack"]
     app.main()

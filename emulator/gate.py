@@ -1,4 +1,4 @@
-"""Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
+"""Stands before MiniStack 1.5.33, which answers any web page, under any host name, signed or not.
 
 A browser sends requests to this machine for any page that it shows. It names the page's origin,
 except in a `GET` whose answer the page cannot read, or that goes to the page's own host, whose name

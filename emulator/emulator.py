@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from scripts.aws_cli import AwsCli
+from emulator.aws_cli import AwsCli
+from emulator.processes import await_group, collect, kill_group, lock, locked, signals_held
 from scripts.package import DEPLOYMENTS, packaging
-from scripts.processes import await_group, collect, kill_group, lock, locked, signals_held
 from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,7 +273,7 @@ class Emulator:
                 [
                     EMULATOR_PYTHON,
                     "-m",
-                    "scripts.ministack_server",
+                    "emulator.server",
                     self.directory,
                     str(self._lock),
                 ],

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.processes import collect, signals_held
+from emulator.processes import collect, signals_held
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,7 +30,7 @@ class AwsCli:
     def __init__(self, environment: Mapping[str, str], process_group: int) -> None:
         with signals_held():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "scripts.aws_cli"],
+                [sys.executable, "-m", "emulator.aws_cli"],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
