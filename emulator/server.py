@@ -6,11 +6,9 @@ descriptor that holds the lock.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 
 from ministack import app
 
@@ -25,19 +23,13 @@ rm -rf -- "$2"
 
 
 def stop_with_parent(directory: str, lock: str) -> None:
-    """Waits until `emulator.py` says goodbye, before it kills this group, or has ended.
+    """Waits until `emulator.py` closes standard input, or has ended; both end this group.
 
-    In both cases, connected clients get a close frame. If it has ended, a process outside of this
-    group kills the group, and removes the directory once no process is left to write to it. It
-    holds the lock until then.
+    Connected clients get a close frame. Then a process outside of this group kills the group, and
+    removes the directory once no process is left to write to it. It holds the lock until then.
     """
-    lifeline = socket.socket(fileno=0)
-    lifeline.recv(16)
+    os.read(0, 1)
     api_gateway.say_goodbye()
-    with suppress(OSError):
-        lifeline.send(b".")
-        while lifeline.recv(16):
-            pass
     command = ["/bin/sh", "-c", CLEAR_UP, "sh", str(os.getpgrp()), directory]
     subprocess.Popen(command, start_new_session=True, pass_fds=[int(lock)])
 

@@ -1,35 +1,34 @@
-"""A user pool of the emulator's Cognito, for a chat in which people sign in.
-
-The commands are those of docs/sign-in.md.
-"""
+"""A user pool of the emulator's Cognito, for a chat in which people sign in: see docs/sign-in.md."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
-from emulator.emulator import REGION, Emulator
+from botocore.exceptions import ClientError
 
-FLOWS = ("--explicit-auth-flows", "ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH")
+from emulator.emulator import REGION, Emulator, Failure
+
+FLOWS = ["ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
 
 
 class UserPool:
-    """A new user pool with one client, and with people whose nicknames are their user names."""
+    """A new user pool with one client, and with people whose nicknames are their user names.
+
+    Their password is in a file of the emulator, for `token_for`.
+    """
 
     def __init__(self, emulator: Emulator, people: Sequence[str]) -> None:
-        self._emulator = emulator
-        self.id = self._cognito(
-            *("create-user-pool", "--pool-name", "chat", "--query", "UserPool.Id")
-        )
-        self._pool = ("--user-pool-id", self.id)
+        self._cognito = emulator.client("cognito-idp")
+        self.id = self._cognito.create_user_pool(PoolName="chat")["UserPool"]["Id"]
         self.client = self.new_client()
         self.password = f"Aa1-{secrets.token_hex(6)}"  # everybody's
+        (emulator.directory / self.id).write_text(self.password)
         for name in people:
-            user = (*self._pool, "--username", name)
-            self._cognito("admin-create-user", *user, "--message-action", "SUPPRESS")
-            self._cognito(
-                *("admin-set-user-password", *user, "--password", self.password, "--permanent")
-            )
+            person = {"UserPoolId": self.id, "Username": name}
+            self._cognito.admin_create_user(**person, MessageAction="SUPPRESS")
+            self._cognito.admin_set_user_password(**person, Password=self.password, Permanent=True)
 
     @property
     def parameters(self) -> list[str]:
@@ -42,29 +41,52 @@ class UserPool:
         ]
 
     def new_client(self) -> str:
-        return self._cognito(
-            *("create-user-pool-client", *self._pool, "--client-name", "chat", *FLOWS),
-            *("--query", "UserPoolClient.ClientId"),
+        made = self._cognito.create_user_pool_client(
+            UserPoolId=self.id, ClientName="chat", ExplicitAuthFlows=FLOWS
         )
+        return str(made["UserPoolClient"]["ClientId"])
 
-    def allow_page(self, address: str, *options: str) -> None:
-        """Lets the page at this address sign people in; `options` are more of the client's."""
-        self._cognito(
-            *("update-user-pool-client", *self._pool, "--client-id", self.client, *FLOWS),
-            # As JSON, since the AWS CLI would load a bare URL to get the value.
-            *("--supported-identity-providers", "COGNITO", "--callback-urls", f'["{address}"]'),
-            *("--allowed-o-auth-flows", "code", "--allowed-o-auth-scopes", "openid", "profile"),
-            *("--allowed-o-auth-flows-user-pool-client", *options),
+    def allow_page(self, address: str) -> None:
+        """Lets the page at this address sign people in."""
+        self._cognito.update_user_pool_client(
+            UserPoolId=self.id,
+            ClientId=self.client,
+            ExplicitAuthFlows=FLOWS,
+            SupportedIdentityProviders=["COGNITO"],
+            CallbackURLs=[address],
+            AllowedOAuthFlows=["code"],
+            AllowedOAuthScopes=["openid", "profile"],
+            AllowedOAuthFlowsUserPoolClient=True,
         )
 
     def token(self, name: str, *, kind: str = "IdToken", client: str | None = None) -> str:
         """A token such as a page gets when somebody signs in."""
-        return self._cognito(
-            *("admin-initiate-auth", *self._pool, "--client-id", client or self.client),
-            *("--auth-flow", "ADMIN_USER_PASSWORD_AUTH"),
-            *("--auth-parameters", f"USERNAME={name},PASSWORD={self.password}"),
-            *("--query", f"AuthenticationResult.{kind}"),
-        )
+        client = client or self.client
+        return sign_in(self._cognito, self.id, client, name, self.password)[kind]
 
-    def _cognito(self, *command: str) -> str:
-        return self._emulator.aws("cognito-idp", *command, "--output", "text").strip()
+
+def token_for(emulator: Emulator, stack: str, name: str) -> str:
+    """A token for a chat that `make run SIGN_IN=on` started."""
+    (found,) = emulator.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    values = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
+    pool = values.get("TokenIssuer", "").rpartition("/")[2]
+    password = emulator.directory / pool
+    if not pool or not password.exists():
+        raise Failure("AS is for a chat of `make run SIGN_IN=on`; this one is not.")
+    cognito = emulator.client("cognito-idp")
+    try:
+        tokens = sign_in(cognito, pool, values["TokenAudience"], name, password.read_text())
+    except ClientError as error:
+        raise Failure(f"{name} cannot sign in: {error}") from None
+    return tokens["IdToken"]
+
+
+def sign_in(cognito: Any, pool: str, client: str, name: str, password: str) -> dict[str, str]:
+    answer = cognito.admin_initiate_auth(
+        UserPoolId=pool,
+        ClientId=client,
+        AuthFlow="ADMIN_USER_PASSWORD_AUTH",
+        AuthParameters={"USERNAME": name, "PASSWORD": password},
+    )
+    tokens: dict[str, str] = answer["AuthenticationResult"]
+    return tokens

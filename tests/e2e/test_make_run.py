@@ -111,7 +111,11 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c(
 
             with script("run", port) as second:
                 assert second.ends() == 1
-                assert one_line(second.printed).startswith(f"Port {port} cannot be used")
+                assert one_line(second.printed) == (
+                    f"This clone's chat runs on port {port} already: `make chat PORT={port}` connects, "
+                    f"`make redeploy PORT={port}` deploys a change, and `make run PORT={port + 1}` "
+                    "starts another."
+                )
 
             with Terminal(sys.executable, "-m", "scripts.chat") as jenny:
                 jenny.types("Jenny")
@@ -134,7 +138,11 @@ def test_of_two_at_the_same_instant_one_runs_and_the_other_says_so() -> None:
         first, second = (other, one) if one.has_ended() else (one, other)
         assert second.ends() == 1
         assert one_line(second.printed).startswith(
-            (f"Another `make run` is at work on port {port}", f"Port {port} cannot be used")
+            (
+                f"Another `make run` is at work on port {port}",
+                f"Port {port} cannot be used",
+                f"This clone's chat runs on port {port} already",
+            )
         )
         url = first.prints(r"ws://\S+")
         with script("redeploy", port) as redeploy, script("redeploy", port) as again:
