@@ -70,10 +70,12 @@ def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archiv
         package.extractall(files, [entry.filename for entry in entries])
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
+        sys.pycache_prefix = None  # whatever the caller's shell says
         compileall.compile_dir(
             files,
             ddir=LAMBDA_TASK_ROOT,
             quiet=2,
+            optimize=0,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
         for file in sorted(files.rglob("*")):
