@@ -26,8 +26,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from emulator.processes import await_group, collect, kill_group, lock, locked, signals_held
-from scripts.package import DEPLOYMENTS, packaging
-from scripts.slim import slim
+from scripts.package import package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -200,9 +199,7 @@ class Emulator:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
-        with packaging(project) as command:
-            self.run(*command, str(out), cwd=project, needs=REGISTRY)
-            slim(out, project / DEPLOYMENTS)
+        package(project, out, lambda command, copy: self.run(*command, cwd=copy, needs=REGISTRY))
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
         template = out / "template.yml"

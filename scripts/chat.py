@@ -78,7 +78,7 @@ def main() -> None:
     sys.argv = ["wsdump", url]
     if not sys.stdin.isatty():
         sys.argv += ["--raw", "--eof-wait", str(LAST_REPLIES_WITHIN)]
-    elif not arguments.name:
+    elif "token=" not in url:
         print("The first line that you type is your nickname.")
     try:
         _wsdump.main()
