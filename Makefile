@@ -30,9 +30,9 @@ redeploy: ## Put the changed code onto what `make run` started (same PORT)
 
 # The chat on this machine, or the one on AWS that STACK names
 
-chat: ## Chat here (same PORT), or on AWS (STACK=ChaliceChat)
+chat: ## Chat here (same PORT, AS=John to sign in), or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.chat $(WHERE)
+	@exec $(BIN)/python -m scripts.chat $(WHERE) $(if $(filter command,$(origin AS)),--as "$(AS)")
 
 url: ## Print the addresses of the page and the chat here, or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
@@ -57,7 +57,7 @@ check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app.py chalicelib scripts tests benchmarks
+	$(BIN)/mypy app.py chalicelib emulator scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 	DENO_DIR=.local/deno DENO_NO_UPDATE_CHECK=1 $(BIN)/deno check --quiet --config .ci/deno.json chalicelib/page/script.js
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
@@ -93,9 +93,7 @@ monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.c
 
 logs: ## Print the log of the functions of the last hour (MINUTES=60)
 	$(INSTALL) run
-	@group=$$($(BIN)/python -m scripts.address --stack "$(STACK)" --output FunctionLogs) \
-	&& $(AWS) logs filter-log-events --log-group-name "$$group" --output text \
-		--start-time $$(( ($$(date +%s) - 60 * $(MINUTES)) * 1000 )) --query 'events[].[message]'
+	@exec $(BIN)/python -m scripts.logs --stack "$(STACK)" --minutes "$(MINUTES)"
 
 delete: ## Delete the deployed stack, with its table and its monitoring
 	$(INSTALL) run

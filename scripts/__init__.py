@@ -1,1 +1,1 @@
-"""Running the stack on one machine, on the local AWS emulator."""
+"""What `make` runs."""

@@ -7,77 +7,95 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import websocket
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
-from scripts.emulator import HOST, ROOT, STACK, Emulator, Failure, endpoint_of
+from emulator.emulator import (
+    DEFAULT_PORT,
+    HOST,
+    ROOT,
+    STACK,
+    Emulator,
+    Failure,
+    endpoint_of,
+    with_this_machine,
+)
 
-DEFAULT_PORT = 4566
-ADDRESS = "WebsocketConnectEndpointURL"
-PAGE = "EndpointURL"
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a command for a person: it reaches this machine without a proxy, and ends in one line."""
+    os.environ["no_proxy"] = with_this_machine(os.environ)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(str(failure))
 
 
-class NoOutput(Failure):
-    """The stack has no such output."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stack", help="the chat of this stack")
+    parser.add_argument("--url", help="the chat at this address")
+
+
+def emulator_of(stack: str | None) -> Emulator | None:
+    """The emulator with the stack, by default the one that runs here; None for AWS.
+
+    A stack is on the emulator that the environment names. Without any region, it is on the one that
+    runs here.
+    """
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
+    if stack and endpoint.hostname == HOST and endpoint.port:
+        return Emulator(endpoint.port, directory_of(endpoint.port))
+    emulator = Emulator(port(), directory_of(port()))
+    if stack and (has_region() or not emulator.is_running()):
+        return None
+    if not emulator.is_running():
+        raise Failure(
+            f"No chat runs here on port {emulator.port}: start it with "
+            f"`make run{variable(emulator.port)}`, or name the stack of one on AWS, as in "
+            f"STACK={STACK}."
+        )
+    return emulator
+
+
+def has_region() -> bool:
+    try:
+        return boto3.Session().region_name is not None
+    except BotoCoreError:  # there is no such profile
+        return True
 
 
 def address(arguments: argparse.Namespace) -> str:
     """The address of the chat that the arguments name; a Failure says how to get one."""
-    if arguments.url:
-        return str(arguments.url)
-    if arguments.stack:
-        return address_of(arguments.stack, ADDRESS, "ws://{}", "WebsocketAPIId")
-    return address_here(port())
+    return str(arguments.url) if arguments.url else addresses(arguments.stack)[-1]
 
 
-def page_address(arguments: argparse.Namespace) -> str | None:
-    """The address of that chat's web page; None if it has none, or was named by its address."""
-    if arguments.url:
-        return None
-    with suppress(NoOutput):
-        return address_of(arguments.stack or STACK, PAGE, "http://{}/", "RestAPIId")
-    return None
+def addresses(stack: str | None) -> list[str]:
+    """The address of a chat, after that of its page if it has one."""
+    emulator = emulator_of(stack)
+    outputs = outputs_of(stack, emulator)
+    if emulator is None:
+        page = outputs.get("EndpointURL")
+        chat = required("WebsocketConnectEndpointURL", outputs)
+    else:
+        api = outputs.get("RestAPIId")
+        page = api and f"http://{endpoint_of(emulator.port, api)}/"
+        chat = f"ws://{endpoint_of(emulator.port, required('WebsocketAPIId', outputs))}"
+    return [page, chat] if page else [chat]
 
 
-def address_of(stack: str, output: str, form: str, api: str) -> str:
-    """The address that a stack's output has on AWS, or that its API has on the emulator."""
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if endpoint.hostname != HOST or not endpoint.port:
-        return output_of(stack, output)
-    return form.format(endpoint_of(endpoint.port, output_of(stack, api)))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stack", help="the chat of this stack on AWS")
-    parser.add_argument("--url", help="the chat at this address")
-
-
-def address_here(port: int) -> str:
-    emulator = Emulator(port, directory_of(port))
-    if not emulator.is_running():
-        raise Failure(
-            f"No chat runs here on port {port}: start it with `make run{variable(port)}`, or name "
-            f"the stack of one on AWS, as in STACK={STACK}."
-        )
-    aws = {name: value for name, value in emulator.environment.items() if name.startswith("AWS_")}
-    os.environ.update(aws)
+def outputs_of(stack: str | None, emulator: Emulator | None) -> dict[str, str]:
+    """The outputs of a stack on the emulator, or in the account and region of the environment."""
     try:
-        return address_of(STACK, ADDRESS, "ws://{}", "WebsocketAPIId")
-    except Failure:
-        raise Failure(f"The chat on port {port} is not deployed yet; retry in a moment.") from None
-
-
-def output_of(stack: str, name: str) -> str:
-    """An output of a stack in the account and region of the environment."""
-    try:
-        client = boto3.client("cloudformation")
-        found = client.describe_stacks(StackName=stack)["Stacks"][0]
+        client = (emulator or boto3).client("cloudformation")
+        (found,) = client.describe_stacks(StackName=stack or STACK)["Stacks"]
     except NoRegionError:
         raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1") from None
     except NoCredentialsError:
@@ -87,18 +105,33 @@ def output_of(stack: str, name: str) -> str:
     except ClientError as error:
         if "does not exist" not in str(error):
             raise Failure(str(error)) from None
-        region = client.meta.region_name
-        raise Failure(
-            f"There is no stack {stack} in {region}: deploy one with `make deploy`, or name another, "
-            "as in STACK=Other."
-        ) from None
+        raise Failure(no_stack(stack, emulator, client.meta.region_name)) from None
     except BotoCoreError as error:
         raise Failure(str(error)) from None
-    outputs: list[dict[str, Any]] = found.get("Outputs", [])
-    for output in outputs:
-        if output["OutputKey"] == name:
-            return str(output["OutputValue"])
-    raise NoOutput(f"The stack {stack} is {found['StackStatus']}, and has no output {name}.")
+    outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+    return outputs | {"StackName": found["StackName"], "StackStatus": found["StackStatus"]}
+
+
+def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
+    if emulator is None or stack:
+        where = f"on the emulator at port {emulator.port}" if emulator else f"in {region}"
+        return (
+            f"There is no stack {stack} {where}: deploy one with `make deploy`, or name another, "
+            "as in STACK=Other."
+        )
+    if emulator.is_deploying():
+        return f"The chat on port {emulator.port} is not deployed yet; retry in a moment."
+    return (
+        f"The chat on port {emulator.port} was deleted, or never deployed; "
+        f"`make redeploy{variable(emulator.port)}` deploys it."
+    )
+
+
+def required(name: str, outputs: dict[str, str]) -> str:
+    if name not in outputs:
+        stack, status = outputs["StackName"], outputs["StackStatus"]
+        raise Failure(f"The stack {stack} is {status}, and has no output {name}.")
+    return outputs[name]
 
 
 def port() -> int:
@@ -120,22 +153,20 @@ def variable(port: int) -> str:
     return f" PORT={port}" if port != DEFAULT_PORT else ""
 
 
-def main() -> int:
+def refusal(error: Exception) -> str:
+    """Why there is no connection, in few words."""
+    if not isinstance(error, websocket.WebSocketBadStatusException):
+        return str(error)
+    if error.status_code == 401:
+        return "people sign in to this chat, and you have not"
+    return f"the server answered with status {error.status_code}"
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--output", help="print this output of the stack instead")
-    arguments = parser.parse_args()
-    try:
-        if arguments.output:
-            print(output_of(arguments.stack, arguments.output))
-        else:
-            chat = address(arguments)
-            print(*filter(None, [page_address(arguments), chat]), sep="\n")
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    return 0
+    print(*addresses(parser.parse_args().stack), sep="\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

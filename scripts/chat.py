@@ -1,29 +1,46 @@
-"""`make chat`: websocket-client's wsdump, made to say why the connection ended.
+"""`make chat`: websocket-client's wsdump, for people.
 
-By itself, wsdump shows a close frame as an empty line, and fails on the next line that is typed.
+By itself, wsdump shows a close frame as an empty line, and fails on the next line that is typed. It
+ends at a character that the terminal cannot show, and before the replies to lines of a pipe come.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import io
 import os
 import signal
 import sys
+import threading
 
 import websocket
 from websocket import _wsdump
 
-from scripts.address import add_arguments, address
-from scripts.emulator import Failure
+from emulator.emulator import STACK, Failure
+from emulator.user_pool import token_for
+from scripts.address import add_arguments, address, emulator_of, refusal, run
 
 ERASE_LINE = "\r\033[K"
+REPLIES_WITHIN = 10.0  # seconds
+LAST_REPLIES_WITHIN = 1  # seconds after the end of a pipe, in which others may be heard
 
 
 class Conversation(websocket.WebSocket):
     """Ends the program when the server ends the connection."""
 
+    shown = threading.Event()
+
+    def send(self, *arguments: object, **options: object) -> int:
+        """Sends; a line of a pipe waits for the reply, since frames may overtake each other."""
+        self.shown.clear()
+        sent = int(super().send(*arguments, **options))  # type: ignore[arg-type]
+        if not sys.stdin.isatty():
+            self.shown.wait(REPLIES_WITHIN)
+        return sent
+
     def recv_frame(self) -> websocket.ABNF:
+        self.shown.set()  # the frame before
         try:
             frame = super().recv_frame()  # type: ignore[no-untyped-call]
         except (websocket.WebSocketException, OSError) as error:
@@ -41,27 +58,38 @@ def end(reason: str) -> None:
     sys.exit()  # this thread
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    try:
-        url = address(parser.parse_args())
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
+    parser.add_argument("--as", dest="name", help="a person of `make run SIGN_IN=on`")
+    arguments = parser.parse_args()
+    shown = url = address(arguments)
+    if arguments.name:
+        emulator = None if arguments.url else emulator_of(arguments.stack)
+        if emulator is None:
+            raise Failure("AS signs in to a chat of `make run SIGN_IN=on`, not to one elsewhere.")
+        url += f"?token={token_for(emulator, arguments.stack or STACK, arguments.name)}"
+    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        assert isinstance(file, io.TextIOWrapper)
+        file.reconfigure(errors=errors)
     websocket.create_connection = functools.partial(
         websocket.create_connection, class_=Conversation
     )
     sys.argv = ["wsdump", url]
+    if not sys.stdin.isatty():
+        sys.argv += ["--raw", "--eof-wait", str(LAST_REPLIES_WITHIN)]
+    elif "token=" not in url:
+        print("The first line that you type is your nickname.")
     try:
         _wsdump.main()
     except (websocket.WebSocketException, OSError) as error:
-        print(f"No connection to {url}: {error}", file=sys.stderr)
-        return 1
+        hint = ""
+        if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
+            hint = "; with `make run SIGN_IN=on`: make chat AS=John"
+        raise Failure(f"No connection to {shown}: {refusal(error)}{hint}") from None
     except KeyboardInterrupt:
         pass
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

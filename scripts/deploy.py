@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.emulator import BIN, ROOT, Failure
+from emulator.emulator import BIN, ROOT, Failure
 
 # CloudFormation updates no stack that has one of these states.
 WAYS_OUT = {

@@ -10,17 +10,14 @@ import secrets
 import select
 import selectors
 import statistics
-import sys
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 from typing import Self
 
-import boto3
-
-from scripts.address import add_arguments, address
-from scripts.emulator import Failure
+from emulator.emulator import STACK, Emulator
+from scripts.address import add_arguments, address, emulator_of, run
 from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100
@@ -149,11 +146,12 @@ class Flooder(threading.Thread):
         self.join()
 
 
-def rows_left() -> int:
+def rows_left(emulator: Emulator) -> int:
     """The number of rows in the table of the chat here, once it is 0 or time is up."""
-    table = boto3.resource("dynamodb").Table("ChaliceChat")
+    table = emulator.client("dynamodb")
+    count = {"TableName": STACK, "Select": "COUNT", "ConsistentRead": True}
     deadline = time.monotonic() + LEFT_WITHIN
-    while rows := int(table.scan(Select="COUNT", ConsistentRead=True)["Count"]):
+    while rows := int(table.scan(**count)["Count"]):
         if time.monotonic() > deadline:
             break
         time.sleep(0.5)
@@ -163,13 +161,16 @@ def rows_left() -> int:
 def load(
     url: str,
     *,
-    has_table: bool,
+    emulator: Emulator | None = None,
     people: int = PEOPLE,
     rooms: int = ROOMS,
     seconds: float = SECONDS,
     flooders: int = 0,
 ) -> bool:
-    """Prints the figures; returns whether everybody heard every line once."""
+    """Prints the figures; returns whether everybody heard every line once.
+
+    With the emulator of the chat, it also counts the rows left in the table `STACK`.
+    """
     print(
         f"{url}\n{people} people in {rooms} rooms; each says a text every {EVERY:g} s "
         f"for {seconds:g} s\n",
@@ -187,8 +188,8 @@ def load(
     if floods:
         figures["frames of the flooders"] = f"{sum(each.frames for each in floods):,}"
         figures["their connections"] = f"{sum(each.connections for each in floods):,}"
-    if has_table:
-        figures["rows left in the table"] = f"{rows_left():,}"
+    if emulator:
+        figures["rows left in the table"] = f"{rows_left(emulator):,}"
     for name, figure in figures.items():
         print(f"{name:30}{figure:>18}", flush=True)
     return talk.lost == talk.duplicated == 0
@@ -201,15 +202,9 @@ def main() -> int:
     parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
     parser.add_argument("--flooders", type=int, default=0, help="people who send without a pause")
     arguments = parser.parse_args()
-    try:
-        url = address(arguments)
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    has_table = not (arguments.url or arguments.stack)
     heard_all = load(
-        url,
-        has_table=has_table,
+        address(arguments),
+        emulator=None if arguments.url or arguments.stack else emulator_of(None),
         people=arguments.people,
         rooms=arguments.rooms,
         flooders=arguments.flooders,
@@ -218,4 +213,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -12,12 +12,13 @@ import sys
 import time
 from types import FrameType
 
+from emulator.emulator import BIN, HOST, Emulator, Failure
+from emulator.processes import STOPPING
+from emulator.user_pool import UserPool
 from scripts.address import directory_of, variable
 from scripts.address import port as chosen_port
-from scripts.emulator import BIN, Emulator, Failure, require_free_port
-from scripts.processes import STOPPING
-from scripts.user_pool import UserPool
 
+PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 
 HAS_TERMINAL = os.isatty(0)
@@ -46,13 +47,13 @@ class Steps:
 
 def run(port: int) -> None:
     """Starts the emulator, deploys the chat, and shows the functions' output until stopped."""
-    require_free_port(port)
+    people_sign_in = signs_in()
     steps = Steps()
     with Emulator(
         port, directory_of(port), say=steps.begin, functions_output=sys.stdout
     ) as emulator:
         pool = None
-        if signs_in():
+        if people_sign_in:
             steps.begin("Creating a user pool")
             pool = UserPool(emulator, PEOPLE)
         url = emulator.deploy(parameters=pool.parameters if pool else ())
@@ -99,26 +100,31 @@ def how_to_use(url: str, page: str | None, emulator: Emulator, pool: UserPool | 
     """`pool` has the people who may sign in; None lets anybody connect."""
     port = variable(emulator.port)
     exports = shlex.quote(os.path.relpath(emulator.exports))
-    wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
     opening = f"Open {page} in two tabs." if page else "The chat is running."
     if pool is None:
-        commands = [
-            f"In as many other terminals as you like:\n\n    make chat{port}",
-            f"or any WebSocket client:\n\n    {wsdump} {url}",
-        ]
+        direct = f"no_proxy={HOST} " if set(os.environ) & PROXIES else ""
+        wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
+        chat = f"""In as many other terminals as you like:
+
+    make chat{port}
+
+or any WebSocket client:
+
+    {direct}{wsdump} {url}
+
+The first line that you type is your nickname, /help lists the commands."""
     else:
         opening += f"\nSign in as {' and as '.join(PEOPLE)}. Their password: {pool.password}"
-        commands = [
-            f"{name}, signed in for an hour:\n\n    {wsdump} '{url}?token={pool.token(name)}'"
-            for name in PEOPLE
-        ]
-    how_to_connect = "\n\n".join(commands)
+        commands = "\n".join(f"    make chat{port} AS={name}" for name in PEOPLE)
+        chat = f"""In other terminals:
+
+{commands}
+
+/help lists the commands."""
     return f"""
 {opening}
 
-{how_to_connect}
-
-{"" if pool else "The first line that you type is your nickname, "}/help lists the commands.
+{chat}
 To use the AWS CLI or Chalice on the emulator: . {exports}
 After a change to the code: make redeploy{port}
 The functions' output, errors above all, appears below. Ctrl-C stops everything.

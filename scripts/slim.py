@@ -26,27 +26,35 @@ FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparse
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
-def slim(out: Path, kept: Path) -> None:
+def slim(out: Path, kept: Path, libraries: Path | None = None) -> None:
     """Rewrites the package and the template that `chalice package` wrote to a directory.
 
     The authorizer gets a package of its own, the only one with the library for tokens. The same
     package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
-    call: rewriting them takes most of the time, and they seldom change.
+    call: rewriting them takes most of the time, and they seldom change. `libraries` is the package
+    that has them, if it is another one.
     """
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
     original = (out / "deployment.zip").rename(out / "original.zip")
-    with zipfile.ZipFile(original) as package:
-        entries = [entry for entry in package.infolist() if is_needed(entry.filename)]
-        code = [entry for entry in entries if is_code(entry.filename)]
-        libraries = [entry for entry in entries if not is_code(entry.filename)]
-        for name, its_libraries in (
-            ("authorizer.zip", libraries),
-            ("deployment.zip", [each for each in libraries if not is_for_tokens(each.filename)]),
+    with zipfile.ZipFile(original) as package, zipfile.ZipFile(libraries or original) as other:
+        code = [
+            entry
+            for entry in package.infolist()
+            if is_needed(entry.filename) and is_code(entry.filename)
+        ]
+        entries = [
+            entry
+            for entry in other.infolist()
+            if is_needed(entry.filename) and not is_code(entry.filename)
+        ]
+        for name, needed in (
+            ("authorizer.zip", entries),
+            ("deployment.zip", [each for each in entries if not is_for_tokens(each.filename)]),
         ):
-            archive = kept / f"libraries-{digest(its_libraries)}.zip"
+            archive = kept / f"libraries-{digest(needed)}.zip"
             if not archive.exists():
-                rewrite(package, its_libraries, archive)
+                rewrite(other, needed, archive)
             shutil.copyfile(archive, out / name)
             rewrite(package, code, out / name)
     original.unlink()
@@ -70,10 +78,12 @@ def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archiv
         package.extractall(files, [entry.filename for entry in entries])
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
+        sys.pycache_prefix = None  # whatever the caller's shell says
         compileall.compile_dir(
             files,
             ddir=LAMBDA_TASK_ROOT,
             quiet=2,
+            optimize=0,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
         for file in sorted(files.rglob("*")):

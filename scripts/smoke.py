@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,8 +19,7 @@ from typing import Self
 
 import websocket
 
-from scripts.address import add_arguments, address
-from scripts.emulator import Failure
+from scripts.address import add_arguments, address, refusal, run
 
 TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
 NAMES = re.compile(r"\b(John|JennyJones|Jenny|chalice)\b")
@@ -71,7 +69,7 @@ class Client:
             # Each frame counts by itself, as in wsdump.
             self._socket = websocket.create_connection(url, timeout=PATIENCE, fire_cont_frame=True)
         except (websocket.WebSocketException, OSError) as error:
-            raise Difference(f"{name} could not connect to {url}: {error}") from None
+            raise Difference(f"{name} could not connect to {url}: {refusal(error)}") from None
 
     def says(self, text: str) -> None:
         self._did = f"said {shown(text)}"
@@ -272,12 +270,8 @@ def smoke(url: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    try:
-        return 0 if smoke(address(parser.parse_args())) else 1
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
+    return 0 if smoke(address(parser.parse_args())) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 
 RESOURCES = json.loads((ROOT / "resources.json").read_text())["Resources"]
 CHAT, PAGE = (

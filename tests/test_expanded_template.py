@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 from scripts.expand import expand
 from tests.test_template import package_app
 

@@ -17,8 +17,8 @@ import pytest
 import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
-from scripts.emulator import BIN, REGION, ROOT, aws_environment
-from scripts.package import packaging
+from emulator.emulator import BIN, REGION, ROOT, aws_environment
+from scripts.package import chalice_package
 from scripts.slim import FOR_TOKENS, slim
 
 MONITORING = ROOT / "monitoring.yaml"
@@ -35,13 +35,14 @@ Template = dict[str, Any]
 def package_app(project: Path, out: Path) -> Path:
     """Package the app; returns Chalice's template. This needs a region, but no credentials."""
     no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
-    with packaging(project) as (chalice, *arguments):
-        subprocess.run(
-            [BIN / chalice, *arguments, out],
-            cwd=project,
-            env=no_credentials | {"AWS_DEFAULT_REGION": REGION},
-            check=True,
-        )
+    environment = no_credentials | {"AWS_DEFAULT_REGION": REGION}
+    chalice_package(
+        project,
+        out,
+        lambda command, copy: subprocess.run(
+            [BIN / command[0], *command[1:]], cwd=copy, env=environment, check=True
+        ),
+    )
     return out / "sam.json"
 
 

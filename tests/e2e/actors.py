@@ -53,6 +53,10 @@ class Person:
         for text in texts:
             assert self._next(PATIENCE) == text
 
+    def hears_a_line(self) -> str:
+        """The next frame, whatever it is."""
+        return self._next(PATIENCE) or ""
+
     def hears_of_a_failure(self) -> None:
         """The next frame is the one that API Gateway sends if a function fails."""
         frame = json.loads(self._next(PATIENCE) or "")
@@ -149,7 +153,10 @@ class Terminal:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def types(self, line: str) -> None:
-        os.write(self._keyboard, f"{line}\n".encode())
+        self.types_bytes(f"{line}\n".encode())
+
+    def types_bytes(self, keys: bytes) -> None:
+        os.write(self._keyboard, keys)
 
     def presses_control_d(self) -> None:
         os.write(self._keyboard, b"\x04")

@@ -20,7 +20,7 @@ import pytest
 from botocore.config import Config
 from playwright.sync_api import Browser
 
-from scripts.emulator import HOST, REGION, Emulator, aws_environment
+from emulator.emulator import HOST, REGION, Emulator, aws_environment
 from tests.e2e.actors import PATIENCE, Person, company
 from tests.e2e.tabs import chromium
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from scripts.emulator import Failure
+from emulator.emulator import Failure
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 
 TOPIC = {"Type": "AWS::SNS::Topic"}

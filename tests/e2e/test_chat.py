@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 
-from scripts.emulator import BIN, ROOT
+from emulator.emulator import BIN, ROOT
 from tests.e2e.actors import SILENCE, Person, Terminal
 
 TRANSCRIPT = json.loads((ROOT / "scripts" / "transcript.json").read_text())

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scripts.emulator import EMULATOR_PYTHON, ROOT, Emulator, Failure, aws_environment
-from scripts.function_process import on_this_machine
+from emulator.emulator import EMULATOR_PYTHON, ROOT, Emulator, Failure, aws_environment
+from emulator.function_process import on_this_machine
 from tests.e2e.conftest import Cloud
 
 FUNCTION = """
@@ -27,10 +27,10 @@ def handler(event, context):
 
 INVOKE = """
 import json, pathlib, queue, sys, time
-from scripts import ministack_patches
+from emulator import patches
 from ministack.core import lambda_runtime
 
-ministack_patches.apply(sys.stdout)
+patches.apply(sys.stdout)
 put = queue.Queue.put
 queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a slow reader
 arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
@@ -76,7 +76,7 @@ def test_it_does_not_take_another_emulator_for_its_own(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other took the port after it was found to be free."""
-    monkeypatch.setattr("scripts.emulator.require_free_port", lambda port: None)
+    monkeypatch.setattr("emulator.emulator.require_free_port", lambda port: None)
     with pytest.raises(Failure), Emulator(cloud.emulator.port, tmp_path / "second"):
         pass
     assert cloud.emulator.is_running()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 from tests.conftest import NEEDS
 from tests.e2e.test_readme import block
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socket
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,8 @@ import websocket
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from scripts.emulator import HOST, REGION
-from tests.e2e.actors import Person
+from emulator.emulator import HOST, REGION
+from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import Cloud, new_cloud
 
 OTHER_HOSTS = ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", ""]
@@ -226,6 +227,27 @@ def test_what_is_not_signed_is_refused(cloud: Cloud, method: str, path: str, how
         assert answer(cloud, path + query, method)[0] in (400, 403)
 
 
+def request(cloud: Cloud, path: str, announced: int, body: bytes = b"") -> int:
+    """The status of a POST whose body is longer than what is sent of it, by nobody's key."""
+    with socket.create_connection((HOST, cloud.emulator.port), timeout=PATIENCE) as connection:
+        key = f"AKIANOBODY/20260101/{REGION}/lambda/aws4_request"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: {HOST}:{cloud.emulator.port}\r\n"
+            f"Authorization: AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0\r\n"
+            f"X-Amz-Date: 20260101T000000Z\r\nContent-Length: {announced}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + body)
+        return int(connection.makefile("rb").readline().split()[1])
+
+
+def test_the_body_of_an_unsigned_request_is_not_read(cloud: Cloud) -> None:
+    assert request(cloud, "/2015-03-31/functions/", 199_000_000) == 403
+
+
+def test_a_body_for_a_public_route_is_bounded(cloud: Cloud, page: str) -> None:
+    assert request(cloud, page, 199_000_000, bytes(11_000_000)) == 413
+
+
 def test_other_credentials_are_refused(cloud: Cloud) -> None:
     key, _ = own_credentials(cloud)
     for credentials in (("test", "test"), ("000000000000", "test"), (key, "test"), ("x", "test")):
@@ -264,6 +286,7 @@ def test_only_the_owner_can_read_the_credentials_which_are_new_in_each_run(
     cloud: Cloud, other_cloud: Cloud
 ) -> None:
     assert stat.S_IMODE(cloud.emulator.exports.stat().st_mode) == 0o600
+    assert stat.S_IMODE(cloud.emulator.directory.stat().st_mode) == 0o700  # Cognito's keys, too
     key, secret = own_credentials(cloud)
     other_key, other_secret = own_credentials(other_cloud)
     assert key != other_key

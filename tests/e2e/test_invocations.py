@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 import websocket
 
-from scripts.emulator import Failure
+from emulator.emulator import Failure
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import Cloud, new_cloud
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 from tests.connections import Connections
 from tests.e2e.conftest import Cloud
 from tests.issuers import CLIENT, Issuer, rsa_key

@@ -9,22 +9,15 @@ from tests.e2e.conftest import Cloud
 from tests.e2e.test_smoke import altered
 
 
-@pytest.fixture(autouse=True)
-def account(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the emulator, as for `make load`."""
-    for name, value in cloud.emulator.environment.items():
-        monkeypatch.setenv(name, value)
-
-
 def figures(printed: str) -> dict[str, str]:
     rows = printed.splitlines()[3:]
     return {row[:30].strip(): row[30:].strip() for row in rows}
 
 
 def test_it_counts_the_lines_and_the_rows(
-    empty_chat: str, capsys: pytest.CaptureFixture[str]
+    cloud: Cloud, empty_chat: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert load(empty_chat, has_table=True, people=6, rooms=2, seconds=4)
+    assert load(empty_chat, emulator=cloud.emulator, people=6, rooms=2, seconds=4)
     seen = figures(capsys.readouterr().out)
     assert seen.pop("CPU of this client").endswith("% of a core")
     assert 0 < int(seen.pop("lines a second")) < 20
@@ -55,15 +48,15 @@ def test_it_notices_lines_that_are_lost_or_come_twice(
 ) -> None:
     monkeypatch.setattr("scripts.load.PATIENCE", 1.0)
     with altered(empty_chat, b": text 1", arrives) as url:
-        assert not load(url, has_table=False, people=4, rooms=2, seconds=4)
+        assert not load(url, people=4, rooms=2, seconds=4)
     seen = figures(capsys.readouterr().out)
     assert (seen["lines expected"], seen["lost"]) == ("16", lost)
     assert (seen["duplicated"], seen["other lines"]) == (duplicated, others)
 
 
 def test_when_120_people_speak_at_once_all_are_heard(
-    empty_chat: str, monkeypatch: pytest.MonkeyPatch
+    cloud: Cloud, empty_chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More than functions can run at the same time."""
     monkeypatch.setattr("scripts.load.EVERY", 0.01)
-    assert load(empty_chat, has_table=True, people=120, rooms=30, seconds=0.01)
+    assert load(empty_chat, emulator=cloud.emulator, people=120, rooms=30, seconds=0.01)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +20,9 @@ from typing import Any
 
 import pytest
 
+from emulator.emulator import HOST, ROOT, Emulator
 from scripts.address import directory_of
-from scripts.emulator import HOST, ROOT, Emulator
-from scripts.package import packaging
+from scripts.package import package
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
@@ -111,7 +113,11 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c(
 
             with script("run", port) as second:
                 assert second.ends() == 1
-                assert one_line(second.printed).startswith(f"Port {port} cannot be used")
+                assert one_line(second.printed) == (
+                    f"This clone's chat runs on port {port} already: `make chat PORT={port}` connects, "
+                    f"`make redeploy PORT={port}` deploys a change, and `make run PORT={port + 1}` "
+                    "starts another."
+                )
 
             with Terminal(sys.executable, "-m", "scripts.chat") as jenny:
                 jenny.types("Jenny")
@@ -134,7 +140,11 @@ def test_of_two_at_the_same_instant_one_runs_and_the_other_says_so() -> None:
         first, second = (other, one) if one.has_ended() else (one, other)
         assert second.ends() == 1
         assert one_line(second.printed).startswith(
-            (f"Another `make run` is at work on port {port}", f"Port {port} cannot be used")
+            (
+                f"Another `make run` is at work on port {port}",
+                f"Port {port} cannot be used",
+                f"This clone's chat runs on port {port} already",
+            )
         )
         url = first.prints(r"ws://\S+")
         with script("redeploy", port) as redeploy, script("redeploy", port) as again:
@@ -161,43 +171,31 @@ def test_one_started_as_another_is_killed_keeps_its_files() -> None:
     nothing_is_left(port)
 
 
-def test_a_package_that_was_left_unfinished_is_made_anew(tmp_path: Path) -> None:
-    copy = copy_project(tmp_path / "project")
-    unfinished = copy / ".chalice" / "deployments" / "unfinished.zip"
-    finished = unfinished.with_name("finished.zip")
-    unfinished.parent.mkdir(exist_ok=True)
-    unfinished.write_bytes(b"PK\x03\x04 and so on")
-    with zipfile.ZipFile(finished, "w") as package:
-        package.writestr("app.py", "")
-    with packaging(copy):
-        assert not unfinished.exists()
-        assert finished.exists()
-
-
 def test_a_change_of_the_code_does_not_install_the_requirements_again(tmp_path: Path) -> None:
+    """Nor is a package used that was left unfinished."""
     copy = copy_project(tmp_path / "project")
-    chalice_package(copy)
-    (before,) = packages(copy)
+    deployments = copy / ".chalice" / "deployments"
+    shutil.rmtree(deployments, ignore_errors=True)
+    deployments.mkdir()
+    (deployments / "requirements-x.unfinished").write_bytes(b"PK\x03\x04 and so on")
+    first = packaged(copy)
+    assert {"boto3/__init__.py", "chalicelib/__init__.py"} <= set(first.namelist())
     (copy / "chalicelib" / "new.py").write_text("NEW = 1")
     app = (copy / "app.py").read_bytes() + b"# new"
     (copy / "app.py").write_bytes(app)
-    assert "Reusing existing deployment package" in chalice_package(copy)
-    (made,) = packages(copy)
-    assert made != before
-    with zipfile.ZipFile(made) as package:
-        assert package.read("app.py") == app
-        assert package.read("chalicelib/new.py") == b"NEW = 1"
-        assert {"boto3/__init__.py", "jwt/__init__.py"} <= set(package.namelist())
+    (kept,) = deployments.glob("requirements-*.zip")
+    before = kept.stat()
+    second = packaged(copy)
+    assert kept.stat() == before
+    assert second.read("app.py") == app
+    assert second.read("chalicelib/new.py") == b"NEW = 1"
+    assert set(first.namelist()) < set(second.namelist())
 
 
-def chalice_package(project: Path) -> str:
-    """What `chalice package` prints."""
-    with packaging(project) as command:
-        return Emulator(free_port(), project / "emulator").run(*command, "out", cwd=project)
-
-
-def packages(project: Path) -> set[Path]:
-    return set((project / ".chalice" / "deployments").glob("[0-9a-f]*-python*.zip"))
+def packaged(project: Path) -> zipfile.ZipFile:
+    emulator = Emulator(free_port(), project / "emulator")
+    package(project, project / "out", lambda command, copy: emulator.run(*command, cwd=copy))
+    return zipfile.ZipFile(io.BytesIO((project / "out" / "deployment.zip").read_bytes()))
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

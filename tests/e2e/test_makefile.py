@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 import scripts.install
-from scripts.emulator import HOST, ROOT
+from emulator.emulator import HOST, ROOT
+from emulator.processes import lock
 from scripts.install import is_usable
-from scripts.processes import lock
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud, free_port
 from tests.e2e.test_make_run import one_line, script

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 from tests.e2e.actors import Terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_make_run import GOODBYE, is_listening, script

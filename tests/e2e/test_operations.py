@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import websocket
 
-from scripts.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
+from emulator.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud

@@ -17,7 +17,7 @@ from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from scripts.emulator import HOST, REGION
+from emulator.emulator import HOST, REGION
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud
 from tests.e2e.tabs import chromium

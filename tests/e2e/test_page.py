@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
 
-from scripts.emulator import ROOT
+from emulator.emulator import ROOT
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import Cloud
 from tests.e2e.tabs import OpenTab, Tab, tabs

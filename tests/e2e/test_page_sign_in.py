@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
-from scripts.user_pool import UserPool
+from emulator.user_pool import UserPool
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually
 from tests.e2e.tabs import OpenTab, Tab, tabs

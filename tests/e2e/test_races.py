@@ -16,7 +16,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from scripts.emulator import REGION
+from emulator.emulator import REGION
 from tests.conftest import Chat, Person, requests
 from tests.connections import Connections
 from tests.e2e.conftest import Cloud

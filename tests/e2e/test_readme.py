@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.emulator import BIN, ROOT, endpoint_of
+from emulator.emulator import BIN, ROOT, endpoint_of
 from tests.e2e.actors import Person, company
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 from tests.e2e.test_stack import copy_project

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from scripts.emulator import HOST
+from emulator.emulator import HOST
 from scripts.smoke import Difference, Smoke, smoke
 from tests.e2e.conftest import free_port
 from tests.web_sockets import WebSocket, web_socket_server

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.emulator import ROOT
-from scripts.processes import locked
+from emulator.emulator import ROOT
+from emulator.processes import locked
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
 

@@ -1,13 +1,10 @@
-"""Makes MiniStack look like AWS to this app; each patch names the fault it fixes.
+"""Makes up for what MiniStack 1.5.33 lacks as Lambda: functions that run at once, and their logs.
 
-They patch MiniStack's internals; the exact version in requirements/emulator.txt makes this safe.
+Each patch names the fault it fixes.
 """
 
-import asyncio
 import hashlib
 import json
-import logging
-import os
 import queue
 import secrets
 import sys
@@ -15,55 +12,32 @@ import tempfile
 import threading
 import time
 import zipfile
-from concurrent.futures import wait
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
 
-from ministack import app
-from ministack.core import iam_evaluator, lambda_runtime
-from ministack.services import apigateway, lambda_svc
-from ministack.services.cloudformation import changesets, provisioners
+from ministack.core import lambda_runtime
+from ministack.services import lambda_svc
 
-from scripts import (
-    function_process,
-    ministack_apigateway,
-    ministack_cloudformation,
-    ministack_resources,
-)
-from scripts.function_process import END_OF_LOG
-from scripts.ministack_gate import Gate
+from emulator import function_process
+from emulator.function_process import END_OF_LOG
 
 ENVIRONMENTS = 8  # functions of WebSockets that run at a time
 PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
-GOODBYE_WITHIN = 0.5  # seconds
-GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
 SECRET = secrets.token_hex(16)
 
-logger = logging.getLogger("chalice-chat")
 functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
 unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
-ending = threading.Event()
-conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
 
 
 def apply(output: TextIO) -> None:
-    """Applies all patches; the functions' logs are printed to `output`."""
     global functions_output
     functions_output = output
-
-    # It answered pages of any origin, under any host name, and many requests without a signature.
-    app.app = Gate(app.app, int(app._resolve_port()))
-
-    # It took "test", an empty key and every account's number for the owner's key, and checked no
-    # signature made with one of these.
-    iam_evaluator.is_root_access_key = lambda key: key == os.environ["AWS_ACCESS_KEY_ID"]
-    iam_evaluator._is_root_key = lambda key: False
 
     # It gave a function credentials that are a hash of the names of the function and its role.
     lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
@@ -86,67 +60,9 @@ def apply(output: TextIO) -> None:
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
-    # It gave the keys of user pools another address than AWS does ("Verifying JSON web tokens").
-    app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
-
     # It served `@connections` at its own address only, but functions post to AWS's address. And
     # functions could import the libraries that MiniStack needs.
     lambda_runtime._PYTHON_WORKER_SCRIPT = worker_script()
-
-    # It refused templates with resource types that it did not know ...
-    provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
-    changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
-
-    # ... and alarms over several metrics.
-    provisioners._cw_metric_alarm_record = partial(
-        alarm_record, provisioners._cw_metric_alarm_record
-    )
-
-    ministack_cloudformation.apply()
-    ministack_resources.apply()
-    ministack_apigateway.apply()
-
-    # It ended without closing its WebSockets.
-    apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
-
-
-async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
-    """The answer of Cognito; a pool's discovery document has the address of its keys on AWS."""
-    answer = await original(method, path, *arguments)
-    if answer is None or not path.endswith("/openid-configuration"):
-        return answer
-    status, headers, body = answer
-    document = json.loads(body)
-    document["jwks_uri"] = f"{document['issuer']}/.well-known/jwks.json"
-    return status, headers, json.dumps(document).encode()
-
-
-async def converse(
-    original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
-) -> None:
-    """Handles a WebSocket, which `say_goodbye` can close meanwhile."""
-
-    async def receive_unless_ending() -> Any:
-        message = await receive()
-        if ending.is_set():  # functions are being killed, and cannot be told that somebody left
-            await asyncio.Future()
-        return message
-
-    conversations[send] = asyncio.get_running_loop()
-    try:
-        await original(scope, receive_unless_ending, send, *arguments, **options)
-    finally:
-        del conversations[send]
-
-
-def say_goodbye() -> None:
-    """Closes all WebSockets with the code that API Gateway uses to end a connection."""
-    ending.set()
-    closing = [
-        asyncio.run_coroutine_threadsafe(send(GOING_AWAY), loop)
-        for send, loop in list(conversations.items())
-    ]
-    wait(closing, GOODBYE_WITHIN)
 
 
 def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
@@ -275,30 +191,8 @@ def readable(line: str) -> str:
     except (ValueError, AttributeError, KeyError):
         return line
     traceback = fields.pop("exception", "")
-    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
+    for name, value in fields.items():
+        if value is not None:
+            rounded = round(value, 3) if isinstance(value, float) else value
+            shown.append(f"{name}={rounded}")
     return "\n".join(filter(None, [" ".join(shown), traceback]))
-
-
-class Handlers(dict[str, Any]):
-    """Handlers by resource type; an unknown AWS type gets one that does nothing."""
-
-    def __contains__(self, kind: object) -> bool:
-        return super().__contains__(kind) or str(kind).startswith("AWS::")
-
-    def get(self, kind: str, default: Any = None) -> Any:
-        if kind in self and not super().__contains__(kind):
-            return {"create": partial(create_nothing, kind), "delete": lambda *arguments: None}
-        return super().get(kind, default)
-
-
-def create_nothing(kind: str, name: str, properties: Any, stack: str) -> tuple[str, dict[str, Any]]:
-    logger.warning("%s of stack %s does nothing here: %s is not emulated", name, stack, kind)
-    return f"{stack}-{name}", {}
-
-
-def alarm_record(original: Any, name: str, properties: dict[str, Any]) -> Any:
-    """Turns an alarm over several metrics into one over a metric that has no values."""
-    if "Metrics" in properties:
-        logger.warning("The alarm %s will never fire: metric math is not emulated", name)
-        properties = properties | {"Metrics": None, "Namespace": "none", "MetricName": "none"}
-    return original(name, properties)

@@ -1,4 +1,4 @@
-"""Stands before MiniStack, which answers requests of any web page, for any host, signed or not.
+"""Stands before MiniStack 1.5.33, which answers any web page, under any host name, signed or not.
 
 A browser sends requests to this machine for any page that it shows. It names the page's origin,
 except in a `GET` whose answer the page cannot read, or that goes to the page's own host, whose name
@@ -21,6 +21,9 @@ HEALTH = "/_ministack/health"  # `emulator.py` asks for it
 POOL_KEYS = re.compile(r"/[a-z]+-[a-z]+-\d_\w+/\.well-known/(openid-configuration|jwks\.json)")
 SIGN_IN = "/oauth2/authorize"  # Cognito's page, which changes nothing
 SIGN_IN_POSTS = ("/login", "/oauth2/token")
+OPEN_BYTES = 10 * 2**20  # in a body that needs no signature; API Gateway's own limit
+SIGNED_BYTES = 80 * 2**20  # in any other; Lambda takes packages of 50 MB, here in base64
+NEEDS_BODY = ("SignatureDoesNotMatch", "XAmzContentSHA256Mismatch")
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -48,10 +51,12 @@ class Gate:
             await self._app(scope, receive, send)
         elif refusal := self._refusal(scope):
             await refuse(scope, receive, send, refusal)
-        elif scope["type"] == "websocket" or is_open(scope):
+        elif scope["type"] == "websocket":
             await self._app(scope, receive, without_cors(send))
+        elif not is_open(scope) and (failure := signature_failure(scope, None)):
+            await ministack._send_response(send, *failure)
         else:
-            await self._pass_if_signed(scope, receive, without_cors(send))
+            await self._pass(scope, receive, without_cors(send))
 
     def _refusal(self, scope: Scope) -> str | None:
         """The reason to refuse a request; None if a program here or an own page may send it."""
@@ -62,12 +67,17 @@ class Gate:
             return "This emulator answers no web pages but its own."
         return None
 
-    async def _pass_if_signed(self, scope: Scope, receive: Receive, send: Send) -> None:
-        messages = [await receive()]
-        while messages[-1].get("more_body"):
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = OPEN_BYTES if is_open(scope) else SIGNED_BYTES
+        messages: list[dict[str, Any]] = []
+        while not messages or messages[-1].get("more_body"):
             messages.append(await receive())
-        failure = signature_failure(scope, b"".join(each.get("body", b"") for each in messages))
-        if failure:
+            limit -= len(messages[-1].get("body", b""))
+            if limit < 0:
+                await answer(scope, send, "The request is too large for this emulator.", 413)
+                return
+        body = b"".join(each.get("body", b"") for each in messages)
+        if not is_open(scope) and (failure := signature_failure(scope, body)):
             await ministack._send_response(send, *failure)
             return
 
@@ -95,18 +105,23 @@ def is_open(scope: Scope) -> bool:
     return bool(ministack._parse_execute_api_url("", path))
 
 
-def signature_failure(scope: Scope, body: bytes) -> tuple[int, dict[str, str], bytes] | None:
-    """The answer to a request without a valid signature, in its service's format."""
+def signature_failure(scope: Scope, body: bytes | None) -> tuple[int, dict[str, str], bytes] | None:
+    """The answer to a request without a valid signature, in its service's format.
+
+    Without the body, only to a request that names no key of the emulator's.
+    """
     method, path = scope["method"], scope["path"]
     query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
     headers = {key.decode("latin-1"): sigv4.decode_header_value(it) for key, it in scope["headers"]}
     raw_path = scope.get("raw_path") or quote(path).encode()
     iam_evaluator.pin_signed_request(method, raw_path.decode("latin-1"), query, scope["headers"])
-    iam_evaluator.pin_signed_body(body)
+    iam_evaluator.pin_signed_body(body or b"")
     key = router.extract_access_key_id(headers, query)
     account = iam_evaluator.find_iam_access_key_account(key) or responses.get_account_id()
     checked = iam_evaluator.authenticate(key, account)
     if isinstance(checked, iam_evaluator.ResolvedCredential):
+        return None
+    if body is None and checked and checked.code in NEEDS_BODY:
         return None
     failure = checked or iam_evaluator.AuthError(
         "MissingAuthenticationToken", "Request is missing Authentication Token"
@@ -134,9 +149,13 @@ def without_cors(send: Send) -> Send:
 async def refuse(
     scope: Scope, receive: Receive, send: Send, reason: str, status: int = 403
 ) -> None:
+    await receive()
+    await answer(scope, send, reason, status)
+
+
+async def answer(scope: Scope, send: Send, reason: str, status: int) -> None:
     """Answers with a sentence, to an HTTP request or to a WebSocket's handshake."""
     kind = {"http": "http.response", "websocket": "websocket.http.response"}[scope["type"]]
-    await receive()
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": f"{kind}.start", "status": status, "headers": headers})
     await send({"type": f"{kind}.body", "body": f"{reason}\n".encode()})

@@ -1,10 +1,14 @@
-"""Makes MiniStack's API Gateway refuse what AWS's refuses; each patch names the fault it fixes.
+"""Makes up for what MiniStack 1.5.33's API Gateway takes and AWS's refuses, and for its sudden end.
 
+Each patch names the fault it fixes.
 The numbers are those of "Quotas for configuring and running a WebSocket API in API Gateway", and
 the codes those of that page and of "Binary media types for WebSocket APIs".
 """
 
+import asyncio
 import json
+import threading
+from concurrent.futures import wait
 from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
@@ -17,13 +21,18 @@ from ministack.core.responses import get_region, new_uuid
 from ministack.services import apigateway, apigateway_v1, lambda_svc
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
-from scripts.ministack_gate import refuse, values
+from emulator.gate import refuse, values
 
 ADDRESS = 4096  # characters
 FRAME, MESSAGE = 32_768, 131_072  # bytes
 TOO_LARGE = "The data has exceeded the maximum size allowed."
 GATEWAY = "apigateway.amazonaws.com"
 
+GOODBYE_WITHIN = 0.5  # seconds
+GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
+
+ending = threading.Event()
+conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
 status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403)
 
 
@@ -43,6 +52,9 @@ def apply() -> None:
         authorize, apigateway._invoke_request_authorizer_lambda
     )
     apigateway_v1._call_lambda_raw = partial(call, apigateway_v1._call_lambda_raw)
+
+    # It ended without closing its WebSockets.
+    apigateway.handle_websocket = partial(converse_until_ending, apigateway.handle_websocket)
 
 
 class Counted(ws_stream.WebsocketBuffer):
@@ -198,3 +210,31 @@ def may_invoke(uri: str, source: str) -> bool:
     )
     found = iam_evaluator.evaluate_resource_policy(policy, invocation, service=GATEWAY)
     return found.decision == "Allow"
+
+
+async def converse_until_ending(
+    original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
+) -> None:
+    """Handles a WebSocket, which `say_goodbye` can close meanwhile."""
+
+    async def receive_unless_ending() -> Any:
+        message = await receive()
+        if ending.is_set():  # functions are being killed, and cannot be told that somebody left
+            await asyncio.Future()
+        return message
+
+    conversations[send] = asyncio.get_running_loop()
+    try:
+        await original(scope, receive_unless_ending, send, *arguments, **options)
+    finally:
+        del conversations[send]
+
+
+def say_goodbye() -> None:
+    """Closes all WebSockets with the code that API Gateway uses to end a connection."""
+    ending.set()
+    closing = [
+        asyncio.run_coroutine_threadsafe(send(GOING_AWAY), loop)
+        for send, loop in list(conversations.items())
+    ]
+    wait(closing, GOODBYE_WITHIN)

@@ -1,7 +1,6 @@
-"""Makes MiniStack's CloudFormation refuse a resource that AWS's services refuse.
+"""Makes up for the checks of other services that MiniStack 1.5.33's CloudFormation leaves out.
 
-It creates resources without the checks of their services. These are the checks for which a linter
-would have to know the other resources, or the account.
+A linter could make none of them: it would have to know the other resources, or the account.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Code added to each function's process.
+"""Makes up for what MiniStack 1.5.33's process of a function lacks: AWS's addresses, the log's end.
 
-`ministack_patches.py` inserts this file's text into MiniStack's script for such a process, so it
+`functions.py` inserts this file's text into MiniStack's script for such a process, so it
 can import only the standard library and the function's own package.
 """
 

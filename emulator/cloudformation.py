@@ -1,15 +1,24 @@
-"""Makes MiniStack's CloudFormation refuse what AWS's refuses; each patch names the fault it fixes.
+"""Makes up for what MiniStack 1.5.33's CloudFormation takes and AWS's refuses, and the reverse.
 
+Each patch names the fault it fixes.
 The sentences are those of AWS, as users have reported them.
 """
 
+import logging
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ministack.core.responses import new_uuid
 from ministack.services import cloudformation
-from ministack.services.cloudformation import changesets, engine, handlers, helpers, stacks
+from ministack.services.cloudformation import (
+    changesets,
+    engine,
+    handlers,
+    helpers,
+    provisioners,
+    stacks,
+)
 
 PSEUDO_PARAMETERS = {
     f"AWS::{name}"
@@ -34,8 +43,19 @@ EARLY = (
     "information."
 )
 
+logger = logging.getLogger("chalice-chat")
+
 
 def apply() -> None:
+    # It refused templates with resource types that it did not know ...
+    provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
+    changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
+
+    # ... and alarms over several metrics.
+    provisioners._cw_metric_alarm_record = partial(
+        alarm_record, provisioners._cw_metric_alarm_record
+    )
+
     # It took references to resources that a template or its conditions leave out, and circles.
     for module in (changesets, handlers):
         module.validate_template_support = partial(
@@ -245,3 +265,28 @@ def check_exports(original: Any, *arguments: Any) -> Any:
             raise ValueError(f"Export {name} cannot be {change} as it is in use by {used}")
         del cloudformation._exports[name]  # the new ones are added later
     return outputs, exports
+
+
+class Handlers(dict[str, Any]):
+    """Handlers by resource type; an unknown AWS type gets one that does nothing."""
+
+    def __contains__(self, kind: object) -> bool:
+        return super().__contains__(kind) or str(kind).startswith("AWS::")
+
+    def get(self, kind: str, default: Any = None) -> Any:
+        if kind in self and not super().__contains__(kind):
+            return {"create": partial(create_nothing, kind), "delete": lambda *arguments: None}
+        return super().get(kind, default)
+
+
+def create_nothing(kind: str, name: str, properties: Any, stack: str) -> tuple[str, dict[str, Any]]:
+    logger.warning("%s of stack %s does nothing here: %s is not emulated", name, stack, kind)
+    return f"{stack}-{name}", {}
+
+
+def alarm_record(original: Any, name: str, properties: dict[str, Any]) -> Any:
+    """Turns an alarm over several metrics into one over a metric that has no values."""
+    if "Metrics" in properties:
+        logger.warning("The alarm %s will never fire: metric math is not emulated", name)
+        properties = properties | {"Metrics": None, "Namespace": "none", "MetricName": "none"}
+    return original(name, properties)

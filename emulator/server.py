@@ -1,4 +1,4 @@
-"""Runs MiniStack, patched by `ministack_patches.py`, until its parent, `emulator.py`, ends.
+"""Runs MiniStack, patched by `patches.py`, until its parent, `emulator.py`, ends.
 
 Its arguments are the directory of its files, so that `ps` tells one emulator from another, and the
 descriptor that holds the lock.
@@ -6,15 +6,13 @@ descriptor that holds the lock.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 
 from ministack import app
 
-from scripts import ministack_patches
+from emulator import api_gateway, patches
 
 # Waits 2 s at most: if nobody reaps the processes, their group never becomes empty.
 CLEAR_UP = """
@@ -25,19 +23,13 @@ rm -rf -- "$2"
 
 
 def stop_with_parent(directory: str, lock: str) -> None:
-    """Waits until `emulator.py` says goodbye, before it kills this group, or has ended.
+    """Waits until `emulator.py` closes standard input, or has ended; both end this group.
 
-    In both cases, connected clients get a close frame. If it has ended, a process outside of this
-    group kills the group, and removes the directory once no process is left to write to it. It
-    holds the lock until then.
+    Connected clients get a close frame. Then a process outside of this group kills the group, and
+    removes the directory once no process is left to write to it. It holds the lock until then.
     """
-    lifeline = socket.socket(fileno=0)
-    lifeline.recv(16)
-    ministack_patches.say_goodbye()
-    with suppress(OSError):
-        lifeline.send(b".")
-        while lifeline.recv(16):
-            pass
+    os.read(0, 1)
+    api_gateway.say_goodbye()
     command = ["/bin/sh", "-c", CLEAR_UP, "sh", str(os.getpgrp()), directory]
     subprocess.Popen(command, start_new_session=True, pass_fds=[int(lock)])
 
@@ -55,7 +47,7 @@ if __name__ == "__main__":
     functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
     threading.Thread(target=stop_with_parent, args=sys.argv[1:], daemon=True).start()
-    ministack_patches.apply(functions_output)
+    patches.apply(functions_output)
     os.environ["MINISTACK_EDITION"] = str(os.getpid())  # `emulator.py` reads it in the health check
     sys.argv = ["ministack"]
     app.main()

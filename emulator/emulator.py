@@ -6,7 +6,6 @@ package` and `aws cloudformation deploy`, with another endpoint.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -17,15 +16,17 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
-from scripts.aws_cli import AwsCli
-from scripts.package import DEPLOYMENTS, packaging
-from scripts.processes import await_group, collect, kill_group, lock, locked, signals_held
-from scripts.slim import slim
+import boto3
+from botocore.exceptions import ClientError
+
+from emulator.processes import await_group, collect, kill_group, lock, locked, signals_held
+from scripts.package import package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -33,6 +34,7 @@ EMULATOR_PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
+DEFAULT_PORT = 4566
 BUCKET = "chalice-chat-local"
 STACK = "ChaliceChat"
 STAGE = "api"
@@ -43,7 +45,15 @@ SERVICES = (
 )
 READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its time
 CLEARED_WITHIN = 3.0  # seconds, for one that was killed
-GOODBYE_WITHIN = 0.7  # seconds
+GOODBYE_WITHIN = 3.0  # seconds; half a second, but on a machine that stands still
+
+# Of the caller's environment, a process of the local chat gets these. pip gets REGISTRY too.
+KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR")
+REGISTRY = re.compile(
+    r"PIP_(\w*(INDEX_URL|FIND_LINKS|HOST|PROXY|CERT|CACHE_DIR|CONFIG_FILE|TIMEOUT|RETRIES))"
+    r"|\w+_(proxy|PROXY)|SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE"
+)
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class Failure(Exception):
@@ -51,13 +61,12 @@ class Failure(Exception):
 
 
 def aws_environment(port: int) -> dict[str, str]:
-    """The environment of a command that is to see the emulator and nothing of a real account.
+    """The environment of every process of the local chat, without the emulator's credentials.
 
-    No AWS_ variable of the caller's remains, and no profile can be read. It has no credentials.
+    Only `KEPT` of it is the caller's: no setting of AWS or of Python, no proxy.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), os.environ.get("no_proxy"), HOST]))
-    return inherited | {
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    return kept | {
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
@@ -65,9 +74,27 @@ def aws_environment(port: int) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_PAGER": "",
-        "NO_PROXY": direct,
-        "no_proxy": direct,
+        "no_proxy": with_this_machine(os.environ),
     }
+
+
+def with_this_machine(environment: Mapping[str, str]) -> str:
+    """`no_proxy`, extended by this machine's own address."""
+    others = environment.get("no_proxy") or environment.get("NO_PROXY")
+    return ",".join(filter(None, [others, HOST]))
+
+
+@contextmanager
+def only(environment: Mapping[str, str]) -> Iterator[None]:
+    """Gives this process another environment for as long as the block lasts."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def endpoint_of(port: int, api_id: str) -> str:
@@ -80,9 +107,9 @@ class Emulator:
 
     As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving closes
     its connections, ends every process it started and removes `directory`, where all of its files
-    are. Beside that is a file that it locks, so no other uses the directory meanwhile. Without that
-    it is a way to reach one that is running, by the credentials in `exports`: every run has its own,
-    in a file for shells that only its owner can read.
+    are, which only their owner can read. Beside that is a file that it locks, so no other uses the
+    directory meanwhile. Without that it is a way to reach one that is running, by the credentials
+    in `exports`, a file for shells: every run has its own.
 
     `say` is told each step before it begins. `functions_output` gets the output of the functions.
     """
@@ -102,9 +129,7 @@ class Emulator:
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
-        self._lifeline: socket.socket | None = None  # to the server; closes when this process ends
         self._lock: int | None = None
-        self._aws: AwsCli | None = None
         self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Emulator:
@@ -125,8 +150,27 @@ class Emulator:
 
     @property
     def environment(self) -> dict[str, str]:
-        """As `aws_environment`, with the credentials of the emulator that is running, if one is."""
-        return aws_environment(self.port) | read_exports(self.exports)
+        """As `aws_environment`, with the credentials of the emulator that is running.
+
+        They are the caller's if it was not started here.
+        """
+        own = {name: os.environ[name] for name in KEYS if name in os.environ}
+        return aws_environment(self.port) | own | read_exports(self.exports)
+
+    def client(self, service: str) -> Any:
+        """A client of boto3, which no setting of the caller's misleads."""
+        with only(self.environment):
+            return boto3.Session().client(service)
+
+    def is_deploying(self) -> bool:
+        """Whether some process deploys onto it just now."""
+        turn = self.directory / "turn"
+        if not turn.exists():
+            return False
+        found = lock(turn, 0)
+        if found is not None:
+            os.close(found)
+        return found is None
 
     def is_running(self) -> bool:
         """Whether a MiniStack (not just anything) answers on the port, and was started here."""
@@ -144,7 +188,7 @@ class Emulator:
 
         Waits until no other process deploys.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._make_directory()
         turn = self.directory / "turn"
         turn.touch()
         with locked(turn):
@@ -155,14 +199,12 @@ class Emulator:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
-        with packaging(project) as command:
-            self.run(*command, str(out), cwd=project)
-            slim(out, project / DEPLOYMENTS)
+        package(project, out, lambda command, copy: self.run(*command, cwd=copy, needs=REGISTRY))
         self._say("Uploading it")
-        self.aws("s3", "mb", f"s3://{BUCKET}")
+        self.client("s3").create_bucket(Bucket=BUCKET)
         template = out / "template.yml"
-        self.aws(
-            *("cloudformation", "package", "--template-file", str(out / "sam.json")),
+        self.run(
+            *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
             *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
         )
         return template
@@ -176,8 +218,8 @@ class Emulator:
         while int(time.time()) <= self._deployed_at:
             time.sleep(0.05)  # the AWS CLI names a change set after the second
         try:
-            self.aws(
-                *("cloudformation", "deploy", "--template-file", str(template)),
+            self.run(
+                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
                 *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
                 *("--no-fail-on-empty-changeset", *overrides),
             )
@@ -186,8 +228,14 @@ class Emulator:
 
     def delete(self, stack: str = STACK) -> None:
         """Deletes a stack, and returns once nothing of it is left."""
-        self.aws("cloudformation", "delete-stack", "--stack-name", stack)
-        self.aws("cloudformation", "wait", "stack-delete-complete", "--stack-name", stack)
+        cloudformation = self.client("cloudformation")
+        try:
+            cloudformation.delete_stack(StackName=stack)
+        except ClientError as error:
+            raise failure(("aws", "cloudformation", "delete-stack"), "", str(error)) from None
+        cloudformation.get_waiter("stack_delete_complete").wait(
+            StackName=stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+        )
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
@@ -198,38 +246,27 @@ class Emulator:
         api_id = self._output(stack, "RestAPIId")
         return f"http://{endpoint_of(self.port, api_id)}/" if api_id else None
 
-    def aws(self, *command: str) -> str:
-        """Runs a command of the AWS CLI and returns its output; prints that if it fails."""
-        if self._server is not None:
-            self.require_alive()
-        self._aws = self._aws or self._new_aws()
-        try:
-            status, output, errors = self._aws.run(command)
-        except BaseException:
-            self._aws.stop()
-            self._aws = None
-            raise
-        if status != 0:
-            raise failure(("aws", *command[:2]), output, errors)
-        return output
-
-    def run(self, *command: str, cwd: Path = ROOT) -> str:
+    def run(self, *command: str, cwd: Path = ROOT, needs: re.Pattern[str] | None = None) -> str:
         """Runs a program of .venv and returns its output; prints that if it fails.
 
-        It joins the process group of the emulator that this started, so that one kill ends both and
+        `needs` are names of the caller's variables that it gets too. It joins the process group of the emulator that this started, so that one kill ends both and
         all their children; without an emulator, it has a group of its own.
         """
         if self._server is not None:
             self.require_alive()
-        temporary = self.directory / "tmp"
-        temporary.mkdir(parents=True, exist_ok=True)
+        temporary = self._make_directory()
+        needed = {
+            name: value for name, value in os.environ.items() if needs and needs.fullmatch(name)
+        }
         process = None
         try:
             with signals_held():
                 process = subprocess.Popen(
                     [str(BIN / command[0]), *command[1:]],
                     cwd=cwd,
-                    env=self.environment | {"TMPDIR": str(temporary)},  # removed with the rest
+                    env=needed
+                    | self.environment
+                    | {"TMPDIR": str(temporary)},  # removed with the rest
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -248,57 +285,66 @@ class Emulator:
 
     def _output(self, stack: str, name: str) -> str:
         """An output of a stack; empty if there is none of this name."""
-        return self.aws(
-            *("cloudformation", "describe-stacks", "--stack-name", stack),
-            *("--output", "text"),
-            *("--query", f"Stacks[0].Outputs[?OutputKey=='{name}'].OutputValue"),
-        ).strip()
+        try:
+            (found,) = self.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+        except ClientError as error:
+            raise Failure(str(error)) from None
+        outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+        return str(outputs.get(name, ""))
 
-    def _new_aws(self) -> AwsCli:
-        return AwsCli(self.environment, process_group=self._server.pid if self._server else 0)
+    def _make_directory(self) -> Path:
+        """Makes the directory, if it is not there, and returns the one in it for others' files."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self.directory / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return temporary
 
     def _start(self) -> None:
         if not EMULATOR_PYTHON.exists():
             raise Failure("The emulator is not installed; use `make run` or `make test`.")
+        if self.is_running():
+            port = f" PORT={self.port}" if self.port != DEFAULT_PORT else ""
+            raise Failure(
+                f"This clone's chat runs on port {self.port} already: `make chat{port}` connects, "
+                f"`make redeploy{port}` deploys a change, and "
+                f"`make run PORT={other_port(self.port)}` starts another."
+            )
         require_free_port(self.port)
         self._lock = self._lock_directory()
         shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
-        temporary = self.directory / "tmp"
-        temporary.mkdir(parents=True)
+        temporary = self._make_directory()
         self._write_exports()
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        self._lifeline, servers_end = socket.socketpair()
-        with self.log.open("w") as log_file, servers_end, signals_held():
+        with self.log.open("w") as log_file, signals_held():
             self._server = subprocess.Popen(
                 [
                     EMULATOR_PYTHON,
                     "-m",
-                    "scripts.ministack_server",
+                    "emulator.server",
                     self.directory,
                     str(self._lock),
                 ],
                 cwd=ROOT,
                 env=self._server_environment(temporary),
-                stdin=servers_end.fileno(),
+                stdin=subprocess.PIPE,  # ends when this process does
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
                 process_group=0,  # no session: processes of another one could not join it
                 pass_fds=[self._lock],  # locked until its files are removed, even if this is killed
             )
-        self._aws = self._new_aws()
         self._wait_until_ready()
 
     def _write_exports(self) -> None:
-        variables = {
-            "AWS_ENDPOINT_URL": f"http://{HOST}:{self.port}",
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": secrets.token_hex(10),
-            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-        }
+        secret = dict(zip(KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
+        aws = aws_environment(self.port) | secret
         with open(os.open(self.exports, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            print("unset AWS_PROFILE AWS_SESSION_TOKEN", file=file)
-            for name, value in variables.items():
-                print(f"export {name}={value}", file=file)
+            print(
+                "unset AWS_PROFILE $(env | sed -n 's/^\\(AWS_[A-Za-z0-9_]*\\)=.*/\\1/p')", file=file
+            )
+            for name, value in aws.items():
+                if name.startswith("AWS_"):
+                    print(f"export {name}={value}", file=file)
+            print(f'export no_proxy="${{no_proxy:+$no_proxy,}}{HOST}"', file=file)
 
     def _lock_directory(self) -> int:
         self.directory.parent.mkdir(parents=True, exist_ok=True)
@@ -313,23 +359,17 @@ class Emulator:
         return locked
 
     def _server_environment(self, temporary: Path) -> dict[str, str]:
-        """Little of the caller's: the functions inherit this."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        aws = {name: value for name, value in self.environment.items() if name.startswith("AWS_")}
-        return (
-            kept
-            | aws
-            | {
-                "GATEWAY_PORT": str(self.port),
-                "BIND_HOST": HOST,
-                "AUTH": "true",
-                "SERVICES": SERVICES,
-                "IOT_MTLS_ENABLED": "0",
-                "LOG_LEVEL": "WARNING",
-                "TMPDIR": str(temporary),
-                "STATE_DIR": str(temporary / "state"),
-            }
-        )
+        """The functions inherit this."""
+        return self.environment | {
+            "GATEWAY_PORT": str(self.port),
+            "BIND_HOST": HOST,
+            "AUTH": "true",
+            "SERVICES": SERVICES,
+            "IOT_MTLS_ENABLED": "0",
+            "LOG_LEVEL": "WARNING",
+            "TMPDIR": str(temporary),
+            "STATE_DIR": str(temporary / "state"),
+        }
 
     def _wait_until_ready(self) -> None:
         assert self._server is not None
@@ -352,12 +392,12 @@ class Emulator:
     def _stop(self) -> None:
         with signals_held():
             if self._server is not None:
-                self._say_goodbye()
+                assert self._server.stdin is not None
+                self._server.stdin.close()  # so it closes its connections
+                deadline = time.monotonic() + GOODBYE_WITHIN
+                while self._server.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.02)
                 kill_group(self._server.pid)  # it has nothing to save
-            if self._aws is not None:
-                self._aws.stop()
-                self._aws = None
-            if self._server is not None:
                 await_group(self._server.pid)
                 self._server = None
             if self._lock is not None:
@@ -365,19 +405,11 @@ class Emulator:
                 os.close(self._lock)
                 self._lock = None
 
-    def _say_goodbye(self) -> None:
-        """Lets the server close its connections, and waits until it has; not for long."""
-        assert self._lifeline is not None
-        with self._lifeline, contextlib.suppress(OSError):
-            self._lifeline.settimeout(GOODBYE_WITHIN)
-            self._lifeline.send(b"goodbye")
-            self._lifeline.recv(1)
-
 
 def read_exports(file: Path) -> dict[str, str]:
     """The variables that a file for shells sets; none if there is no such file."""
     try:
-        return dict(re.findall(r"^export (\w+)=(.*)$", file.read_text(), re.MULTILINE))
+        return dict(re.findall(r"^export (AWS_\w+)=(.*)$", file.read_text(), re.MULTILINE))
     except FileNotFoundError:
         return {}
 

@@ -1,0 +1,1 @@
+"""AWS on this machine: MiniStack, and what makes it look like AWS."""

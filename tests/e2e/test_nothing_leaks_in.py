@@ -1,0 +1,229 @@
+"""Whatever somebody's shell has set for other ends, the chat on this machine works."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scripts.load
+from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator
+from scripts.address import directory_of
+from scripts.run import how_to_use
+from tests.e2e.conftest import eventually, free_port
+from tests.e2e.test_make_run import script
+from tests.e2e.test_stack import copy_project
+
+MISLEADING = {
+    "AWS_PROFILE": "work",
+    "AWS_DEFAULT_PROFILE": "work",
+    "AWS_SESSION_TOKEN": "stale",
+    "AWS_ACCESS_KEY_ID": "of nobody",
+    "AWS_ENDPOINT_URL_CLOUDFORMATION": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_LOGS": "http://127.0.0.1:1",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+    "AWS_RETRY_MODE": "bogus",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_DEFAULTS_MODE": "bogus",
+    "AWS_DATA_PATH": "/nowhere",
+    "AWS_CA_BUNDLE": "/nowhere",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+    "AWS_CONFIG_FILE": "/nowhere",
+    "AWS_REGION": "eu-north-1",
+    "AWS_DEFAULT_REGION": "eu-north-1",
+    "http_proxy": "http://127.0.0.1:1",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """As `make run` starts it."""
+    port = free_port()
+    with Emulator(port, directory_of(port)) as emulator:
+        emulator.deploy()
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def shell(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of somebody who never touched AWS."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PORT", str(emulator.port))
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+def ran(
+    what: str, *arguments: str, lines: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"scripts.{what}", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        input=lines,
+        capture_output=True,
+        text=True,
+    )
+
+
+def in_shell(commands: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-e", "-c", commands],
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"} | environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# Variables
+
+
+@pytest.mark.parametrize("name", MISLEADING)
+def test_no_variable_misleads_make_url(emulator: Emulator, name: str) -> None:
+    printed = ran("address", **{name: MISLEADING[name]})
+    assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
+    assert printed.stderr == ""
+
+
+def test_nor_all_of_them_the_others(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in MISLEADING.items():
+        monkeypatch.setenv(name, value)
+    assert ran("chat", lines="John\n").stdout.startswith("Using nickname: John\n")
+    assert ran("smoke").stdout.count("\nok  ") == 4
+    assert f"\nDeployed: {emulator.url()}\n" in ran("run", "redeploy").stdout
+    seen = []
+    monkeypatch.setattr(
+        scripts.load, "load", lambda url, emulator, **_: seen.append((url, emulator))
+    )
+    monkeypatch.setattr(sys, "argv", ["load"])
+    scripts.load.main()
+    ((url, of_the_table),) = seen
+    assert url == emulator.url()
+    assert of_the_table.client("dynamodb").describe_table(TableName=STACK)
+
+
+def test_nor_the_start_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in MISLEADING.items():
+        monkeypatch.setenv(name, value)
+    with script("run", free_port()) as run:
+        run.prints(r"ws://\S+")
+
+
+@pytest.mark.parametrize("name", ["NONE", *MISLEADING])
+def test_the_file_for_shells_unsets_what_would_mislead(emulator: Emulator, name: str) -> None:
+    ask = f"python -m scripts.address --stack {STACK}"
+    printed = in_shell(f"set -u; . {emulator.exports}; {ask}", **{name: MISLEADING.get(name, "")})
+    assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
+    assert printed.stderr == ""
+
+
+def test_after_that_file_the_aws_cli_asks_the_emulator(emulator: Emulator) -> None:
+    printed = in_shell(f". {emulator.exports}; aws s3 ls", **MISLEADING)
+    assert "chalice-chat-local" in printed.stdout, printed.stderr
+
+
+@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_RETRY_MODE"])
+def test_after_that_file_a_variable_misleads_no_command_here(emulator: Emulator, name: str) -> None:
+    url = f"export {name}={MISLEADING[name]}; python -m scripts.address"
+    printed = in_shell(f". {emulator.exports}; {url}; {url} --stack {STACK}")
+    assert printed.stdout == 2 * f"{emulator.page_url()}\n{emulator.url()}\n"
+
+
+def test_settings_for_aws_stay_the_callers() -> None:
+    """`make url STACK=...` asks the account that the shell names."""
+    failed = ran("address", "--stack", STACK, AWS_PROFILE="work")
+    assert failed.stderr == "The config profile (work) could not be found\n"
+    failed = ran("address", "--stack", STACK, AWS_DEFAULT_REGION="eu-north-1")
+    assert failed.stderr.startswith("No credentials for AWS")
+
+
+def test_the_printed_line_passes_by_a_proxy(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    printed = how_to_use(emulator.url(), emulator.page_url(), emulator, None)
+    (line,) = re.findall(r"^    (.*/wsdump .*)$", printed, re.MULTILINE)
+    assert "Press Ctrl+C to quit" in in_shell(line).stdout
+    monkeypatch.delenv("http_proxy")
+    assert "no_proxy" not in how_to_use(emulator.url(), emulator.page_url(), emulator, None)
+
+
+def test_python_is_told_nothing_that_undoes_the_compiled_package(tmp_path: Path) -> None:
+    undone = {"PYTHONOPTIMIZE": "2", "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere")}
+    assert ran("package", str(tmp_path / "out"), **undone).returncode == 0
+    with zipfile.ZipFile(tmp_path / "out" / "deployment.zip") as package:
+        compiled = {name for name in package.namelist() if name.endswith(".pyc")}
+    tag = sys.implementation.cache_tag
+    assert {f"__pycache__/app.{tag}.pyc", f"boto3/__pycache__/__init__.{tag}.pyc"} <= compiled
+
+
+def test_a_pipe_that_closes_is_no_error(emulator: Emulator) -> None:
+    first = in_shell("python -m scripts.address | head -1", PYTHONUNBUFFERED="1")
+    assert (first.stdout, first.stderr) == (f"{emulator.page_url()}\n", "")
+
+
+# Places
+
+
+@pytest.mark.parametrize("name", ["it's $HOME", 'q"uote', "a space"])
+def test_a_clone_may_be_in_any_directory(tmp_path: Path, name: str) -> None:
+    clone = copy_project(tmp_path / name)
+    for folder in ("emulator", "scripts"):
+        shutil.copytree(ROOT / folder, clone / folder)
+    for environment in (BIN.parent, EMULATOR_PYTHON.parent.parent):
+        (clone / environment.name).symlink_to(environment)
+    port = free_port()
+    with script("run", port, clone / ".venv" / "bin" / "python", cwd=clone) as run:
+        (exports,) = run.prints(r"(?<=on the emulator: )\. .*\n").splitlines()
+        found = subprocess.run(
+            ["sh", "-e", "-c", f"{exports}\n.venv/bin/aws s3 ls"],
+            cwd=clone,
+            capture_output=True,
+            text=True,
+        )
+        assert "chalice-chat-local" in found.stdout, found.stderr
+    eventually(lambda: not (clone / ".local" / str(port)).exists())
+
+
+# Without a region, and without a stack
+
+
+def test_without_a_region_a_stack_is_on_the_emulator_that_runs_here(emulator: Emulator) -> None:
+    assert ran("address", "--stack", STACK).stdout.endswith(f"{emulator.url()}\n")
+    assert ran("chat", "--stack", STACK, lines="John\n").stdout.startswith("Using nickname: John\n")
+    assert '"message":"done"' in ran("logs", "--stack", STACK).stdout
+    there_is_none = ran("chat", "--stack", "Second").stderr
+    assert there_is_none.startswith(
+        f"There is no stack Second on the emulator at port {emulator.port}"
+    )
+    nothing_runs = ran("logs", "--stack", STACK, PORT=str(free_port())).stderr
+    assert nothing_runs.startswith("Which region?")
+
+
+def test_a_chat_that_was_deleted_is_not_about_to_come(emulator: Emulator) -> None:
+    emulator.delete()
+    for command in ("chat", "address", "smoke", "load"):
+        assert ran(command).stderr == (
+            f"The chat on port {emulator.port} was deleted, or never deployed; "
+            f"`make redeploy PORT={emulator.port}` deploys it.\n"
+        )
+    with script("run", emulator.port) as deploying:  # says that one runs already
+        assert deploying.ends() == 1
+    with script("redeploy", emulator.port) as deploying:
+        deploying.prints("Packaging")
+        assert ran("chat").stderr == (
+            f"The chat on port {emulator.port} is not deployed yet; retry in a moment.\n"
+        )
+        assert deploying.ends() == 0
