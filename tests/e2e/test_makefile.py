@@ -43,7 +43,7 @@ def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> tuple[int, st
     ("place", "script", "said"),
     [
         ("shims", "exit 127", "is a shim of pyenv, with no Python behind it"),
-        ("bin", "exit 1", "is too old"),
+        ("bin", "exit 3", "is too old"),
         ("bin", "exit 126", "does not start"),
         ("bin", None, "is not there"),
     ],
