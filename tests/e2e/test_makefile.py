@@ -74,10 +74,10 @@ def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
 
 def test_a_stack_that_is_not_there(cloud: Cloud) -> None:
     for target in ("chat", "url", "smoke", "logs"):
-        status, printed = make(target, "STACK=Nope", **cloud.emulator.environment)
+        status, printed = make(target, "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
         assert status != 0
         assert one_line(printed).startswith("There is no stack Nope in us-east-1")
-    status, printed = make("delete", "STACK=Nope", **cloud.emulator.environment)
+    status, printed = make("delete", "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
     assert status != 0
     assert "Nope does not exist" in one_line(printed)
 
@@ -103,7 +103,7 @@ TARGETS = ("chat", "url", "load", "bench", "deploy", "monitor", "logs", "delete"
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_counts_on_the_command_line_and_not_in_the_environment(option: str) -> None:
     def recipes(*arguments: str, **environment: str) -> list[str]:
-        _, printed = make("--dry-run", *TARGETS, "BUCKET=mine", *arguments, **environment)
+        _, printed = make("--dry-run", *TARGETS, "BUCKET=mine", *arguments, cwd=ROOT, **environment)
         return [line for line in printed.splitlines() if " is ignored; " not in line]
 
     plain = recipes()
