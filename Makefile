@@ -125,8 +125,8 @@ delete: ## Delete the deployed stack, with its table and its monitoring
 
 # Housekeeping
 
-LOCK = @PYTHON="$(PYTHON)" sh scripts/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --custom-compile-command "make lock" $(UPGRADE)
+LOCK = @PYTHON="$(PYTHON)"; . scripts/uv.sh; $$uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" $(UPGRADE)
 
 lock: ## Pin requirements/*.in, with all that they need, in the .txt files (UPGRADE=--upgrade)
 	$(LOCK) requirements/app.in --output-file requirements.txt

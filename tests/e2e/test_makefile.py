@@ -130,7 +130,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     clone = tmp_path_factory.mktemp("clones") / "it's $HOME and q\"uote"
     shutil.copytree(ROOT / "requirements", clone / "requirements")
     (clone / "scripts").mkdir()
-    for name in ("Makefile", "scripts/install", "scripts/uv"):
+    for name in ("Makefile", "scripts/install", "scripts/uv.sh"):
         shutil.copy(ROOT / name, clone / name)
     (clone / "scripts" / "address.py").write_text("import tiny\nprint(tiny.WORD)\n")
     wheel = clone.with_name("tiny-1-py3-none-any.whl")
@@ -330,7 +330,9 @@ def test_an_installed_uv_is_used_if_it_is_new_enough(
     uv.write_text(f"#!/bin/sh\necho 'uv {version} (2024-11-07)'\n")
     uv.chmod(0o755)
     variables = os.environ | {"PYTHON": sys.executable, "PATH": f"{uv.parent}:{os.environ['PATH']}"}
-    used = subprocess.check_output(["sh", "scripts/uv", "--version"], cwd=clone, env=variables)
+    used = subprocess.check_output(
+        ["sh", "-c", ". scripts/uv.sh; $uv --version"], cwd=clone, env=variables
+    )
     assert used.decode().startswith(f"uv {version} ") == (version != "0.4.30")
 
 
@@ -340,7 +342,7 @@ def test_a_python_without_its_module_venv(clone: Path, tmp_path: Path) -> None:
     python.chmod(0o755)
     shutil.rmtree(clone / ".local")
     variables = os.environ | {"PYTHON": str(python), "PATH": path_without_uv()}
-    asked = ["sh", "scripts/uv", "--version"]
+    asked = ["sh", "-c", ". scripts/uv.sh; $uv --version"]
     failed = subprocess.run(asked, cwd=clone, env=variables, capture_output=True, text=True)
     assert failed.returncode != 0
     assert "apt install python3-venv" in one_line(failed.stderr)

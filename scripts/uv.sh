@@ -1,7 +1,5 @@
-# `sh scripts/uv ...`: runs uv, the one on PATH if it will do, else one that this installs.
-#
-# That one goes into .local/uv. uv does not read pip's settings, so it is told those of the
-# machine's registry.
+# `. scripts/uv.sh`: sets $uv to the uv on PATH if it will do, else to one that PYTHON installs into
+# .local/uv. Since uv does not read pip's settings, this exports those of the machine's registry.
 
 fail() {
     echo "$*" >&2
@@ -16,7 +14,7 @@ will_do() { # 0.5 or newer
 
 bootstrap() { # $1: a directory
     pip=$PYTHON
-    if ! "$pip" -m pip --version >/dev/null 2>&1; then
+    if ! "$pip" -c 'import pip' 2>/dev/null; then
         "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "$PYTHON has no venv module;" \
             "install it, on Debian and Ubuntu with: apt install python3-venv"
         pip=$1/pip/bin/python
@@ -41,6 +39,7 @@ elif ! cmp -s requirements/uv.txt .local/uv/uv.txt; then
     fi
     rm -rf .local/uv
     mv $new .local/uv
+    trap - EXIT HUP INT TERM
 fi
 
 pip=.local/uv/pip/bin/python
@@ -56,4 +55,3 @@ for pair in UV_DEFAULT_INDEX:index-url UV_INDEX:extra-index-url UV_FIND_LINKS:fi
 done
 [ -n "$UV_DEFAULT_INDEX" ] || unset UV_DEFAULT_INDEX
 export UV_PYTHON_DOWNLOADS=never
-exec $uv "$@"
