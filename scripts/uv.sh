@@ -54,4 +54,4 @@ for pair in UV_DEFAULT_INDEX:index-url UV_INDEX:extra-index-url UV_FIND_LINKS:fi
     [ -n "$(printenv $name)" ] || [ -z "$value" ] || export "$name=$value"
 done
 [ -n "$UV_DEFAULT_INDEX" ] || unset UV_DEFAULT_INDEX
-export UV_PYTHON_DOWNLOADS=never
+export UV_PYTHON_DOWNLOADS=never UV_INDEX_STRATEGY=unsafe-best-match # as pip's: all count alike
