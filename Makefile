@@ -1,16 +1,34 @@
 # `make` lists the targets. Everything is installed into .venv, .venv-emulator and .venv-scan.
 
+# These may also come from the environment, as may SIGN_IN and BUCKET.
 PYTHON ?= python3
 PORT ?= 4566
-STACK ?= ChaliceChat
-MINUTES ?= 60
+
+# These count on make's command line alone: a shell may have them for other ends.
+$(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is ignored; use: make ... STACK=$(STACK)))
+STACK := ChaliceChat
+URL :=
+EMAIL :=
+MINUTES := 60
+PARAMETERS :=
+LOAD :=
+BENCH :=
+UPGRADE :=
+
+# No Python, pip or uv is changed by the caller's variables, except by those of the registry.
+REGISTRY := %INDEX %INDEX_URL UV_INDEX_% %FIND_LINKS %HOST %PROXY %CERT %CERTS %TLS %TIMEOUT %RETRIES \
+	%KEYRING_PROVIDER %OFFLINE %CACHE_DIR %LINK_MODE %CONFIG_FILE
+unexport VIRTUAL_ENV $(filter-out $(REGISTRY) PYTHONIOENCODING PYTHONUTF8, \
+	$(filter PYTHON% PIP_% UV_%,$(.VARIABLES)))
+export PORT SIGN_IN
+export PIP_USER := 0# though a pip.conf may say otherwise
+
 BIN := .venv/bin
 AWS := $(BIN)/aws
-export PORT SIGN_IN
-export PYTHONDONTWRITEBYTECODE :=# compiled code starts in half the time
+INSTALL = @PYTHON="$(PYTHON)" CHOSEN="$(filter-out file,$(origin PYTHON))" sh scripts/install
 
 # The chat for chat, url, smoke and load: the one that runs here, unless another is named.
-WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter-out file,$(origin STACK)),--stack "$(STACK)"))
+WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter command,$(origin STACK)),--stack "$(STACK)"))
 
 .DEFAULT_GOAL := help
 .PHONY: help run redeploy chat url smoke load test check format bench package deploy monitor logs delete lock clean
@@ -82,6 +100,7 @@ package: ## Package for AWS into out/
 	$(BIN)/python -m scripts.package out
 
 deploy: ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="RequestRate=100 ...")
+	@test "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
 	$(INSTALL) run
 	@$(BIN)/python -m scripts.deploy --stack "$(STACK)" --bucket "$(BUCKET)" $(PARAMETERS)
 	@$(BIN)/python -m scripts.address --stack "$(STACK)"
@@ -105,32 +124,17 @@ delete: ## Delete the deployed stack, with its table and its monitoring
 
 # Housekeeping
 
-LOCK = .local/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-annotate --custom-compile-command "make lock" $(UPGRADE)
+LOCK = @PYTHON="$(PYTHON)"; . scripts/uv.sh; $$uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" $(UPGRADE)
 
 lock: ## Pin requirements/*.in, with all that they need, in the .txt files (UPGRADE=--upgrade)
-	@"$(PYTHON)" -m venv .local/lock && .local/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	$(LOCK) requirements/app.in --output-file requirements.txt
 	$(LOCK) requirements/run.in --constraint requirements.txt --output-file requirements/run.txt
 	$(LOCK) requirements/dev.in --constraint requirements/run.txt --output-file requirements/dev.txt
 	$(LOCK) requirements/emulator.in --output-file requirements/emulator.txt
 	$(LOCK) requirements/scan.in --output-file requirements/scan.txt
+	$(LOCK) requirements/uv.in --output-file requirements/uv.txt
 
 clean: ## Remove everything that was installed or built
 	rm -rf .chalice/deployments examples/*/.chalice/deployments examples/*/.chalice/deployed
 	rm -rf .venv .venv-emulator .venv-scan .local out .hypothesis .mypy_cache .pytest_cache .ruff_cache
-
-# Explains why $(PYTHON) will not do, or installs the missing layers.
-define INSTALL
-@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
-status=$$?; found=$$(command -v "$(PYTHON)"); \
-case "$$status $$found" in \
-	"0 "*) ;; \
-	"1 "*) wrong="is too old" ;; \
-	*" ") wrong="is not there" ;; \
-	*/shims/*) wrong="is a shim of pyenv, with no Python behind it (see: pyenv versions)" ;; \
-	*) wrong="does not start" ;; \
-esac; \
-test -z "$$wrong" || { echo "$(PYTHON) $$wrong; install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }; \
-"$(PYTHON)" -m scripts.install $(if $(filter-out file,$(origin PYTHON)),--by-this-python)
-endef

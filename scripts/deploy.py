@@ -26,11 +26,7 @@ WAYS_OUT = {
 
 
 def require_bucket(bucket: str) -> None:
-    """Raises a Failure without a bucket, without a region, or if the two do not go together."""
-    if not bucket:
-        raise Failure(
-            "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME"
-        )
+    """Raises a Failure without this bucket, without a region, or if they do not go together."""
     here = boto3.Session().region_name
     if not here:
         raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1")

@@ -63,6 +63,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.dist = "worksteal"  # so that no worker is left alone with the last tests
 
 
+def pytest_keyboard_interrupt() -> None:
+    print("\nStopping, which takes up to 10 seconds ...", flush=True)  # pytest-xdist's patience
+
+
 LogLines = Callable[[], list[dict[str, Any]]]
 
 

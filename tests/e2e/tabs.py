@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, sync_playwright
 
-from scripts.browser import launched
+from scripts.browser import installed
 from tests.e2e.actors import PATIENCE
 
 # The lines from the server, as the page shows them; commands and the page's own notes are left out.
@@ -144,9 +144,9 @@ OpenTab = Callable[..., Tab]
 @contextmanager
 def chromium(*arguments: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = launched(playwright, *arguments)
-        assert browser, "There is no Chrome or Chromium; `make test` installs one."
-        yield browser
+        yield playwright.chromium.launch(
+            executable_path=installed(), args=["--no-sandbox", *arguments]
+        )
 
 
 @contextmanager

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-import scripts.install
 from emulator.emulator import HOST, ROOT
-from emulator.processes import lock
-from scripts.install import is_usable
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud, free_port
-from tests.e2e.test_make_run import one_line, script
+from tests.e2e.test_make_run import Script, one_line, script
 
 
-def make(*arguments: str, **environment: str) -> tuple[int, str]:
+def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> tuple[int, str]:
     """The exit status of make, and its output without the line about that."""
     variables = dict(os.environ) | environment
     for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # it is not part of `make test`
         variables.pop(name, None)
     made = subprocess.run(
         ["make", "--silent", *arguments],
-        cwd=ROOT,
+        cwd=cwd,
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,7 +43,7 @@ def make(*arguments: str, **environment: str) -> tuple[int, str]:
     ("place", "script", "said"),
     [
         ("shims", "exit 127", "is a shim of pyenv, with no Python behind it"),
-        ("bin", "exit 1", "is too old"),
+        ("bin", "exit 3", "is too old"),
         ("bin", "exit 126", "does not start"),
         ("bin", None, "is not there"),
     ],
@@ -79,10 +74,10 @@ def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
 
 def test_a_stack_that_is_not_there(cloud: Cloud) -> None:
     for target in ("chat", "url", "smoke", "logs"):
-        status, printed = make(target, "STACK=Nope", **cloud.emulator.environment)
+        status, printed = make(target, "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
         assert status != 0
         assert one_line(printed).startswith("There is no stack Nope in us-east-1")
-    status, printed = make("delete", "STACK=Nope", **cloud.emulator.environment)
+    status, printed = make("delete", "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
     assert status != 0
     assert "Nope does not exist" in one_line(printed)
 
@@ -101,149 +96,262 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
     assert one_line(printed).startswith("Which region?")
 
 
+OPTIONS = ("STACK", "URL", "EMAIL", "MINUTES", "PARAMETERS", "LOAD", "BENCH", "UPGRADE")
+TARGETS = ("chat", "url", "load", "bench", "deploy", "monitor", "logs", "delete", "lock")
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_counts_on_the_command_line_and_not_in_the_environment(option: str) -> None:
+    def recipes(*arguments: str, **environment: str) -> list[str]:
+        _, printed = make("--dry-run", *TARGETS, "BUCKET=mine", *arguments, cwd=ROOT, **environment)
+        return [line for line in printed.splitlines() if " is ignored; " not in line]
+
+    plain = recipes()
+    assert recipes(**{option: "of-the-shell"}) == plain
+    assert recipes(f"{option}=given", **{option: "of-the-shell"}) == recipes(f"{option}=given")
+    assert recipes(f"{option}=given") != plain
+
+
+def test_it_says_that_the_stack_of_the_environment_is_ignored() -> None:
+    _, printed = make("--dry-run", "delete", STACK="Other")
+    assert "STACK in the environment is ignored; use: make ... STACK=Other" in printed
+
+
 # Installing
+
+SAID = "Installing Chalice and the AWS CLI into .venv: 225 MB.\n"
+INSTALLED_ONE = "Installed 1 package in "
+WORKS = "works"  # what `make url` prints in the clones below
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A copy of a clone in which `install.py` has installed one tiny package, and its output."""
-    directory = tmp_path_factory.mktemp("clones")
-    clone = directory / "a clone"
-    shutil.copytree(ROOT / "scripts", clone / "scripts")
-    (clone / "requirements").mkdir()
-    wheel = directory / "tiny-1-py3-none-any.whl"
+    """A clone whose layers are one tiny package, in which `make url` has run, and its output."""
+    clone = tmp_path_factory.mktemp("clones") / "it's $HOME and q\"uote"
+    shutil.copytree(ROOT / "requirements", clone / "requirements")
+    (clone / "scripts").mkdir()
+    for name in ("Makefile", "scripts/install", "scripts/uv.sh"):
+        shutil.copy(ROOT / name, clone / name)
+    (clone / "scripts" / "address.py").write_text("import tiny\nprint(tiny.WORD)\n")
+    wheel = clone.with_name("tiny-1-py3-none-any.whl")
     with zipfile.ZipFile(wheel, "w") as files:
-        script = zipfile.ZipInfo("tiny-1.data/scripts/tiny")
-        script.external_attr = 0o100755 << 16
-        files.writestr(script, "#!python\nprint('works')\n")
-        files.writestr(
-            "tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
-        )
+        files.writestr("tiny.py", f"WORD = {WORKS!r}\n")
+        command = zipfile.ZipInfo("tiny-1.data/scripts/tiny")
+        command.external_attr = 0o100755 << 16
+        files.writestr(command, "#!python\nimport tiny\nprint(tiny.WORD)\n")
+        metadata = "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n"
+        files.writestr("tiny-1.dist-info/METADATA", metadata)
         files.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         files.writestr("tiny-1.dist-info/RECORD", "")
-    (clone / "requirements" / "run.txt").write_text(f"{wheel}\n")
-    python = clone / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text("#!/bin/sh\nexit 1\n")  # a first try was interrupted
-    python.chmod(0o755)
-    printed = install(clone)
-    return clone.rename(directory / "copy"), printed
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    for layer in ("run", "dev"):
+        pinned = clone / "requirements" / f"{layer}.txt"
+        pinned.write_text(f"tiny @ {wheel.as_uri()} --hash=sha256:{digest}\n# {layer}\n")
+    hostile = tmp_path_factory.mktemp("hostile")
+    (hostile / "json.py").write_text("raise RuntimeError('the wrong module')\n")
+    (hostile / "pip.conf").write_text("[global]\nuser = true\n")
+    nowhere = str(hostile / "nowhere")
+    status, printed = make(
+        *("url", f"PYTHON={sys.executable}"),
+        cwd=clone,
+        PATH=path_without_uv(),
+        PIP_CONFIG_FILE=str(hostile / "pip.conf"),
+        PIP_DRY_RUN="1",
+        PIP_PREFIX=nowhere,
+        PIP_TARGET=nowhere,
+        PIP_USER="1",
+        PYTHONHOME=nowhere,
+        PYTHONOPTIMIZE="2",
+        PYTHONPATH=str(hostile),
+        PYTHONPYCACHEPREFIX=nowhere,
+        PYTHONSAFEPATH="1",
+        UV_DRY_RUN="1",
+        UV_PYTHON="3.5",
+        UV_TARGET=nowhere,
+        VIRTUAL_ENV=nowhere,
+    )
+    assert status == 0, printed
+    assert not Path(nowhere).exists()
+    return clone, printed
+
+
+def path_without_uv() -> str:
+    directories = os.environ["PATH"].split(":")
+    return ":".join(each for each in directories if not (Path(each) / "uv").exists())
 
 
 @pytest.fixture
-def clone(first: tuple[Path, str]) -> Iterator[Path]:
-    """That clone, at its place. To make its environment takes five seconds."""
-    copy, _ = first
-    clone = copy.with_name("a clone")
-    shutil.copytree(copy, clone, symlinks=True)
-    yield clone
-    shutil.rmtree(clone, ignore_errors=True)  # one test moves it
+def clone(first: tuple[Path, str], tmp_path: Path) -> Path:
+    """It, moved. Its environments move with it."""
+    clone, _ = first
+    return Path(shutil.copytree(clone, tmp_path / clone.name, symlinks=True))
 
 
-INSTALL = (sys.executable, "-m", "scripts.install")
-
-
-def install(clone: Path, *options: str) -> str:
-    """Installs, and returns the output: empty if everything was there."""
-    installed = subprocess.run(
-        [*INSTALL, *options, "run"],
-        cwd=clone,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert installed.returncode == 0, installed.stdout
-    return installed.stdout
-
-
-def test_what_is_missing_is_installed_and_no_more(clone: Path, first: tuple[Path, str]) -> None:
-    _, printed = first
-    assert printed.startswith("Installing Chalice and the AWS CLI into .venv: 225 MB.\n")
-    assert "\nInstalled in " in printed
-    assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"]) == b"works\n"
-    lookers_lock = lock(clone / "requirements", 0)
-    assert lookers_lock is not None
-    with script("install", 0, command=[*INSTALL, "run"], cwd=clone) as other:
-        time.sleep(0.5)
-        os.close(lookers_lock)
-        assert other.ends() == 0
-    assert other.printed == ""
-    assert install(clone, "--by-this-python") == ""
-
-    requirements = clone / "requirements" / "run.txt"
-    requirements.write_text(requirements.read_text() + "# and no more\n")
-    (kept := clone / ".venv" / "kept").touch()
-    assert "\nInstalled in " in install(clone)
-    assert install(clone) == ""
-    assert kept.exists()
-
-
-def test_an_environment_that_will_not_do_is_made_anew(clone: Path) -> None:
-    environment = clone / ".venv"
-    assert is_usable(environment, by_this_python=True)
-
-    with changed(environment / "pyvenv.cfg", "version = .*", "version = 3.9.1"):
-        assert is_usable(environment, by_this_python=False)
-        assert not is_usable(environment, by_this_python=True)
-
-    with changed(environment / "pip.log", "Successfully installed tiny-1", ""):  # interrupted
-        assert not is_usable(environment, by_this_python=False)
-
-    with changed(environment / "pip.log", "(?s)Installing collected.*", "No network"):
-        assert is_usable(environment, by_this_python=True)
-
-    link = clone.with_name("link")  # as in a worktree of Git that shares the environment
-    link.symlink_to(environment)
-    assert is_usable(link, by_this_python=True)
-
-    moved = clone.rename(clone.with_name("moved")) / ".venv"
-    assert not is_usable(moved, by_this_python=False)
-    (moved / "left").touch()
-    install(moved.parent)
-    assert is_usable(moved, by_this_python=False)
-    assert not (moved / "left").exists()
-
-
-@contextmanager
-def changed(file: Path, pattern: str, replacement: str) -> Iterator[None]:
-    before = file.read_text()
-    after = re.sub(pattern, replacement, before)
-    assert after != before
-    file.write_text(after)
-    yield
-    file.write_text(before)
-
-
-def test_control_c_ends_pip_and_lets_a_make_that_waits_begin(
-    clone: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_of_the_callers_python_pip_or_uv_changes_what_is_installed(
+    first: tuple[Path, str],
 ) -> None:
+    clone, printed = first
+    assert printed.startswith(SAID)
+    assert f"\n{INSTALLED_ONE}" in printed
+    assert printed.endswith(f"\n{WORKS}")
+    assert list(clone.glob(".venv/lib/*/site-packages/__pycache__/tiny.*-3*[0-9].pyc"))
+
+
+def test_what_is_there_is_used_in_silence_and_after_a_move(clone: Path) -> None:
+    assert make("url", cwd=clone, PATH=f"/nowhere:{path_without_uv()}") == (0, WORKS)
+    assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"], text=True) == f"{WORKS}\n"
+    shown = ["sh", "-c", ". .venv/bin/activate && tiny"]
+    assert subprocess.check_output(shown, cwd=clone, text=True) == f"{WORKS}\n"
+
+
+def add_a_line(requirements: Path) -> None:
+    requirements.write_text(f"{requirements.read_text()}# changed\n")
+
+
+def test_changed_requirements_are_installed_with_those_of_the_tests_if_these_were_there(
+    clone: Path,
+) -> None:
+    requirements = clone / "requirements"
+    add_a_line(requirements / "run.txt")
+    (clone / ".venv" / "left").touch()
+    assert make("url", cwd=clone)[1].startswith(SAID)
+    assert not (clone / ".venv" / "left").exists()
+
+    make("format", cwd=clone)  # has no ruff, and fails
+    (clone / ".venv" / "kept").touch()
+    assert make("url", cwd=clone) == (0, WORKS)
+    assert (clone / ".venv" / "kept").exists()
+    for layer in ("run", "dev"):
+        add_a_line(requirements / f"{layer}.txt")
+    assert make("url", cwd=clone)[1].startswith("Installing all that tests and checks need")
+    assert make("url", cwd=clone) == (0, WORKS)
+
+
+def test_a_linked_environment_is_used_as_it_is_and_never_changed(clone: Path) -> None:
+    link, linked = clone / ".venv", clone.with_name("linked")
+    link.rename(linked)
+    link.symlink_to(linked)
+    assert make("url", cwd=clone) == (0, WORKS)
+    assert link.is_symlink()
+    before = sorted(linked.rglob("*"))
+    add_a_line(clone / "requirements" / "run.txt")
+    assert make("url", cwd=clone)[1].startswith(SAID)
+    assert sorted(linked.rglob("*")) == before
+    assert not link.is_symlink()
+
+
+def test_another_python_gets_an_environment_of_its_own_if_it_is_named(clone: Path) -> None:
+    settings = clone / ".venv" / "pyvenv.cfg"
+    of_this = settings.read_text()
+    settings.write_text(of_this.replace("\nversion_info = ", "\nversion_info = 2."))
+    assert settings.read_text() != of_this
+    assert make("url", cwd=clone) == (0, WORKS)
+    assert make("url", f"PYTHON={sys.executable}", cwd=clone)[1].startswith(SAID)
+    assert make("url", f"PYTHON={sys.executable}", cwd=clone) == (0, WORKS)
+
+    python = clone / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/uninstalled/python")
+    assert make("url", cwd=clone)[1].startswith(SAID)
+
+
+@pytest.fixture
+def silent_index() -> Iterator[socket.socket]:
+    with socket.create_server((HOST, 0)) as index:
+        index.settimeout(PATIENCE)
+        yield index
+
+
+@pytest.mark.parametrize("setting", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "file"])
+def test_control_c_leaves_nothing_of_an_install_from_the_registry_of_this_machine(
+    clone: Path,
+    silent_index: socket.socket,
+    setting: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"http://{HOST}:{silent_index.getsockname()[1]}/simple"
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", HOST)
+    monkeypatch.setenv(setting, url)
+    if setting == "file":
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     requirements = clone / "requirements" / "run.txt"
     tiny = requirements.read_text()
-    start = partial(script, "install", 0, command=[*INSTALL, "run"], cwd=clone)
-    with socket.create_server((HOST, 0)) as silent_index:
-        silent_index.settimeout(PATIENCE)
-        url = f"http://{HOST}:{silent_index.getsockname()[1]}/"
-        requirements.write_text(f"--index-url {url}\nnothing\n")
-        with start() as first:
-            pip, _ = silent_index.accept()
-            pip.settimeout(PATIENCE)
-            with pip, start() as second:
-                second.prints("Another make is installing here; waiting for it ...\n")
-                requirements.write_text(f"{tiny}# and no more\n")
-                first.gets(signal.SIGINT)
-                assert first.ends() != 0
-                assert "Interrupted; the next make" in first.printed
-                while pip.recv(1000):
-                    pass  # until its connection ends, and it with it
-                second.prints(r"\nInstalled in \d+ s\.\n")
+    requirements.write_text(f"nothing==1 --hash=sha256:{'0' * 64}\n")
+    before = {path for path in clone.rglob("*") if "__pycache__" not in path.parts}
+    with making(clone) as first:
+        asking, _ = silent_index.accept()
+        with asking:
+            requirements.write_text(f"{tiny}# and no more\n")
+            with making(clone) as second:  # does not wait for it
                 assert second.ends() == 0
+                assert second.printed.endswith(f"\n{WORKS}\n")
+            first.gets(signal.SIGINT)
+            assert first.ends() != 0
+    assert WORKS not in first.printed
+    assert {path for path in clone.rglob("*") if "__pycache__" not in path.parts} == before
 
 
-def test_a_python_without_its_module_venv(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def making(clone: Path) -> AbstractContextManager[Script]:
+    return script("url", 0, command=["make", "--silent", "url"], cwd=clone)
+
+
+def test_a_failed_install_says_what_uv_said(clone: Path) -> None:
+    requirements = clone / "requirements" / "run.txt"
+    digest = requirements.read_text().split("sha256:")[1][:64]
+    requirements.write_text(requirements.read_text().replace(digest, "0" * 64))
+    shutil.rmtree(clone / ".venv")
+    status, printed = make("url", cwd=clone)
+    assert status != 0
+    assert "Hash mismatch" in printed
+    assert printed.endswith("\nInstalling failed, see above.")
+    assert not (clone / ".venv").exists()
+
+
+def test_a_path_with_a_colon_is_refused_in_one_line(clone: Path) -> None:
+    there = clone.rename(clone.with_name("10:30"))
+    assert make("url", cwd=there) == (0, WORKS)
+    shutil.rmtree(there / ".venv")
+    status, printed = make("url", cwd=there)
+    assert status != 0
+    assert one_line(printed).startswith("An environment of Python cannot be in a path with a colon")
+    assert not (there / ".venv").exists()
+
+
+@pytest.mark.parametrize("version", ["0.4.30", "0.5.0", "1.0.0"])
+def test_an_installed_uv_is_used_if_it_is_new_enough(
+    clone: Path, tmp_path: Path, version: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["install", "run"])
-    monkeypatch.setattr(scripts.install, "find_spec", lambda name: None)
-    assert scripts.install.main() != 0
-    assert "apt install python3-venv" in one_line(capsys.readouterr().err)
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f"#!/bin/sh\necho 'uv {version} (2024-11-07)'\n")
+    uv.chmod(0o755)
+    variables = os.environ | {"PYTHON": sys.executable, "PATH": f"{uv.parent}:{os.environ['PATH']}"}
+    used = subprocess.check_output(
+        ["sh", "-c", ". scripts/uv.sh; $uv --version"], cwd=clone, env=variables
+    )
+    assert used.decode().startswith(f"uv {version} ") == (version != "0.4.30")
+
+
+def test_a_python_without_its_module_venv(clone: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *pip*) exit 1 ;; esac\n{sys.executable} "$@"\n')
+    python.chmod(0o755)
+    shutil.rmtree(clone / ".local")
+    variables = os.environ | {"PYTHON": str(python), "PATH": path_without_uv()}
+    asked = ["sh", "-c", ". scripts/uv.sh; $uv --version"]
+    failed = subprocess.run(asked, cwd=clone, env=variables, capture_output=True, text=True)
+    assert failed.returncode != 0
+    assert "apt install python3-venv" in one_line(failed.stderr)
+    assert not list((clone / ".local").iterdir())
+
+
+def test_make_deploy_asks_for_the_bucket_before_it_installs_anything(clone: Path) -> None:
+    shutil.rmtree(clone / ".venv")
+    status, printed = make("deploy", cwd=clone)
+    assert status != 0
+    assert one_line(printed).startswith("Which bucket?")
+    assert not (clone / ".venv").exists()
