@@ -114,10 +114,10 @@ def outputs_of(stack: str | None, emulator: Emulator | None) -> dict[str, str]:
 
 def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
     if emulator is None or stack:
-        where = f"on the emulator at port {emulator.port}" if emulator else f"in {region}"
+        here = f" of the emulator on port {emulator.port}" if emulator else ""
         return (
-            f"There is no stack {stack} {where}: deploy one with `make deploy`, or name another, "
-            "as in STACK=Other."
+            f"There is no stack {stack} in {region}{here}: deploy one with `make deploy`, or name "
+            "another, as in STACK=Other."
         )
     if emulator.is_deploying():
         return f"The chat on port {emulator.port} is not deployed yet; retry in a moment."
