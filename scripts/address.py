@@ -51,7 +51,7 @@ def emulator_of(stack: str | None) -> Emulator | None:
     runs here.
     """
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if stack and endpoint.hostname == HOST and endpoint.port:
+    if stack and endpoint.hostname == HOST and endpoint.port and has_region():
         return Emulator(endpoint.port, directory_of(endpoint.port))
     emulator = Emulator(port(), directory_of(port()))
     if stack and (has_region() or not emulator.is_running()):
