@@ -51,7 +51,7 @@ def emulator_of(stack: str | None) -> Emulator | None:
     runs here.
     """
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if stack and endpoint.hostname == HOST and endpoint.port:
+    if stack and endpoint.hostname == HOST and endpoint.port and has_region():
         return Emulator(endpoint.port, directory_of(endpoint.port))
     emulator = Emulator(port(), directory_of(port()))
     if stack and (has_region() or not emulator.is_running()):
@@ -114,10 +114,10 @@ def outputs_of(stack: str | None, emulator: Emulator | None) -> dict[str, str]:
 
 def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
     if emulator is None or stack:
-        where = f"on the emulator at port {emulator.port}" if emulator else f"in {region}"
+        here = f" of the emulator on port {emulator.port}" if emulator else ""
         return (
-            f"There is no stack {stack} {where}: deploy one with `make deploy`, or name another, "
-            "as in STACK=Other."
+            f"There is no stack {stack} in {region}{here}: deploy one with `make deploy`, or name "
+            "another, as in STACK=Other."
         )
     if emulator.is_deploying():
         return f"The chat on port {emulator.port} is not deployed yet; retry in a moment."

@@ -102,9 +102,10 @@ def how_to_use(url: str, page: str | None, emulator: Emulator, pool: UserPool | 
     exports = shlex.quote(os.path.relpath(emulator.exports))
     opening = f"Open {page} in two tabs." if page else "The chat is running."
     if pool is None:
-        direct = f"no_proxy={HOST} " if set(os.environ) & PROXIES else ""
+        direct = f"no_proxy={HOST} " if PROXIES & set(os.environ) else ""
         wsdump = shlex.quote(os.path.relpath(BIN / "wsdump"))
-        chat = f"""In as many other terminals as you like:
+        how_to_connect = f"""\
+In as many other terminals as you like:
 
     make chat{port}
 
@@ -116,15 +117,11 @@ The first line that you type is your nickname, /help lists the commands."""
     else:
         opening += f"\nSign in as {' and as '.join(PEOPLE)}. Their password: {pool.password}"
         commands = "\n".join(f"    make chat{port} AS={name}" for name in PEOPLE)
-        chat = f"""In other terminals:
-
-{commands}
-
-/help lists the commands."""
+        how_to_connect = f"In other terminals:\n\n{commands}\n\n/help lists the commands."
     return f"""
 {opening}
 
-{chat}
+{how_to_connect}
 To use the AWS CLI or Chalice on the emulator: . {exports}
 After a change to the code: make redeploy{port}
 The functions' output, errors above all, appears below. Ctrl-C stops everything.

@@ -206,7 +206,7 @@ def test_without_a_region_a_stack_is_on_the_emulator_that_runs_here(emulator: Em
     assert '"message":"done"' in ran("logs", "--stack", STACK).stdout
     there_is_none = ran("chat", "--stack", "Second").stderr
     assert there_is_none.startswith(
-        f"There is no stack Second on the emulator at port {emulator.port}"
+        f"There is no stack Second in us-east-1 of the emulator on port {emulator.port}: "
     )
     nothing_runs = ran("logs", "--stack", STACK, PORT=str(free_port())).stderr
     assert nothing_runs.startswith("Which region?")
