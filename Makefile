@@ -8,6 +8,7 @@ PORT ?= 4566
 $(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is ignored; use: make ... STACK=$(STACK)))
 STACK := ChaliceChat
 URL :=
+AS :=
 EMAIL :=
 MINUTES := 60
 PARAMETERS :=
@@ -50,7 +51,7 @@ redeploy: ## Put the changed code onto what `make run` started (same PORT)
 
 chat: ## Chat here (same PORT, AS=John to sign in), or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.chat $(WHERE) $(if $(filter command,$(origin AS)),--as "$(AS)")
+	@exec $(BIN)/python -m scripts.chat $(WHERE) $(if $(AS),--as "$(AS)")
 
 url: ## Print the addresses of the page and the chat here, or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run

@@ -96,7 +96,7 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
     assert one_line(printed).startswith("Which region?")
 
 
-OPTIONS = ("STACK", "URL", "EMAIL", "MINUTES", "PARAMETERS", "LOAD", "BENCH", "UPGRADE")
+OPTIONS = ("STACK", "URL", "AS", "EMAIL", "MINUTES", "PARAMETERS", "LOAD", "BENCH", "UPGRADE")
 TARGETS = ("chat", "url", "load", "bench", "deploy", "monitor", "logs", "delete", "lock")
 
 
