@@ -33,6 +33,7 @@ if not find_spec("cfnlint"):
     collect_ignore += ["test_template.py", "test_expanded_template.py"]
 if sys.platform != "linux":  # AWS's client for Lambda has wheels for Linux alone
     collect_ignore.append("e2e/test_lambda_runtime.py")
+collect_ignore.append("browsers")  # `make browsers` runs these
 
 
 @pytest.hookimpl(tryfirst=True)
