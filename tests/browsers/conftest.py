@@ -18,14 +18,16 @@ from tests.e2e.small_chat import SmallChat, small_chat, web_server
 from tests.e2e.tabs import LINES
 from tests.web_sockets import WebSocket, web_socket_server
 
-# In the document, since each script of Firefox's driver has a global object of its own.
+# WebKit tells of its own request for an icon. Problems are kept in the document, since each script of Firefox's driver has a global object of its own.
 WATCH = """() => {
     const { dataset } = document.documentElement;
     dataset.problems = "";
     const add = (problem) => { dataset.problems += `${problem}\\n`; };
     addEventListener("error", ({ message }) => add(message));
     addEventListener("unhandledrejection", ({ reason }) => add(reason));
-    addEventListener("securitypolicyviolation", (event) => add(event.violatedDirective));
+    addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => {
+        if (!blockedURI.endsWith("/favicon.ico")) add(`${violatedDirective} ${blockedURI}`);
+    });
 }"""
 
 

@@ -12,6 +12,7 @@ from tests.e2e.conftest import eventually
 from tests.e2e.small_chat import SmallChat
 from tests.e2e.test_chat import CLIENTS, TRANSCRIPT
 from tests.e2e.test_page import ODD_TEXTS
+from tests.e2e.test_page_text import AUTHOR, COSTLY, whole
 from tests.e2e.test_page_truth import COMPOSES
 
 # The transcript
@@ -191,4 +192,42 @@ GAP = """() => document.querySelector("#compose").getBoundingClientRect().top
 OVERFLOW = """() => {
     const { scrollWidth, scrollHeight, clientWidth, clientHeight } = document.documentElement;
     return [scrollWidth - clientWidth, scrollHeight - clientHeight];
+}"""
+
+
+def test_no_message_blocks_a_window(john: Visitor, chat: SmallChat) -> None:
+    """In 100 ms it is shown, on a machine that shows plain words in one frame of 16 ms."""
+    john.window.runs(TIME)
+    plain = blocks(john, chat, "some plain words " * 230, 16)
+    limit = 100 * max(1, plain / 16)
+    measured = {kind: blocks(john, chat, text, limit) for kind, text in COSTLY.items()}
+    assert {kind: time for kind, time in measured.items() if time >= limit} == {}
+
+
+def blocks(visitor: Visitor, chat: SmallChat, text: str, limit: float) -> float:
+    """The least of five measurements, in milliseconds; the first below the limit will do."""
+    least = float("inf")
+    for n in range(5):
+        visitor.window.runs("() => { document.documentElement.dataset.longest = 0; }")
+        chat.sends(AUTHOR + whole(text).replace("\n", f"\n{AUTHOR}"))
+        chat.sends(f"Bob: end {n}")
+        visitor.reads(f"Bob: end {n}")
+        least = min(least, float(visitor.window.runs(LONGEST)))
+        if least < limit:
+            break
+    return least
+
+
+TIME = """() => {
+    const { dataset } = document.documentElement;
+    dataset.last = performance.now();
+    setInterval(() => {
+        dataset.longest = Math.max(dataset.longest, performance.now() - dataset.last);
+        dataset.last = performance.now();
+    });
+}"""
+LONGEST = """() => {
+    const { dataset } = document.documentElement;
+    document.body.offsetHeight;
+    return Math.max(dataset.longest, performance.now() - dataset.last);
 }"""
