@@ -18,7 +18,8 @@ from tests.e2e.small_chat import SmallChat, small_chat, web_server
 from tests.e2e.tabs import LINES
 from tests.web_sockets import WebSocket, web_socket_server
 
-# WebKit tells of its own request for an icon. Problems are kept in the document, since each script of Firefox's driver has a global object of its own.
+# WebKit reports its own request for an icon. Problems are kept in the document, since each script
+# of Firefox's driver has a global object of its own.
 WATCH = """() => {
     const { dataset } = document.documentElement;
     dataset.problems = "";
