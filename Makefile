@@ -56,7 +56,7 @@ test: ## Run all tests: units, template, end to end on the emulator
 browsers: ## Test the page in Chromium, and in Firefox and WebKit where they are installed
 	$(INSTALL) dev
 	@$(BIN)/python -m scripts.browser
-	$(BIN)/python -m pytest tests/browsers -rs --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/browsers -rs
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan

@@ -97,11 +97,7 @@ class Visitor:
 OpenWindow = Callable[..., Visitor]
 
 
-# Each engine has one worker of pytest-xdist.
-@pytest.fixture(
-    scope="session",
-    params=[pytest.param(engine, marks=pytest.mark.xdist_group(engine)) for engine in ENGINES],
-)
+@pytest.fixture(scope="session", params=ENGINES)
 def new_window(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NewWindow]:
