@@ -32,7 +32,7 @@ INSTALL = @PYTHON="$(PYTHON)" CHOSEN="$(filter-out file,$(origin PYTHON))" sh sc
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter command,$(origin STACK)),--stack "$(STACK)"))
 
 .DEFAULT_GOAL := help
-.PHONY: help run redeploy chat url smoke load test check format bench package deploy monitor logs delete lock clean
+.PHONY: help run redeploy chat url smoke load test browsers check format bench package deploy monitor logs delete lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,11 @@ test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
 	@$(BIN)/python -m scripts.browser
 	$(BIN)/python -m pytest -m "" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+browsers: ## Test the page in Chromium, and in Firefox and WebKit where they are installed
+	$(INSTALL) dev
+	@$(BIN)/python -m scripts.browser
+	$(BIN)/python -m pytest tests/browsers -rs
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan

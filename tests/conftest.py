@@ -37,12 +37,12 @@ NEEDS = {
     "confusable_homoglyphs": ["text/test_lookalikes.py"],
     "hypothesis": ["posting/test_any_answer.py", "test_any_text.py", "test_model.py"],
     "jwt": ["sign_in", "test_page_sign_in.py"],
-    "playwright": ["e2e"],
+    "playwright": ["browsers", "e2e"],
     "samtranslator": ["test_expanded_template.py"],
     "trustme": ["sign_in", "test_page_sign_in.py", "test_tls.py"],
 }
 MISSING = [module for module in NEEDS if not find_spec(module)]
-collect_ignore = sorted({test for module in MISSING for test in NEEDS[module]})
+collect_ignore = sorted({test for module in MISSING for test in NEEDS[module]} | {"browsers"})
 
 
 def pytest_report_header() -> list[str]:

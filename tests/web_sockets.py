@@ -48,6 +48,10 @@ class WebSocket:
             data, opcode = data[FRAME_BYTES:], ABNF.OPCODE_CONT
         self._send(1, opcode, data)
 
+    def close(self) -> None:
+        """Without a closing handshake, as when a network is gone."""
+        self._connection.shutdown(socket.SHUT_RDWR)
+
     def _send(self, is_last: int, opcode: int, data: bytes) -> None:
         self._connection.sendall(ABNF(is_last, 0, 0, 0, opcode, 0, data).format())
 

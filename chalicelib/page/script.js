@@ -650,7 +650,8 @@ function button(label, onclick) { return make("button", { onclick }, label); }
 /** @returns {any} */
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
+  // WebKit lays out some texts for seconds, such as two directions or tabs, unless they come in short runs.
+  element.append(...children.flatMap((child) => child.split?.(/([^]{60,120}\s|[^]{120})/u).flatMap((part, n) => n % 2 ? [part, make("wbr")] : part) ?? child));
   return element;
 }
 

@@ -43,6 +43,10 @@ class SmallChat:
             for frame in frames:
                 self._sockets[-1].send(frame)
 
+    def drops(self) -> None:
+        """Loses the connection."""
+        self._sockets[-1].close()
+
     def serve(self, socket: WebSocket) -> None:
         if not self.is_up:
             return
