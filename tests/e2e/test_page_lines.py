@@ -243,9 +243,9 @@ def test_any_name_can_be_looked_for(open_tab: OpenTab, chat: SmallChat, name: st
 def test_ten_people_have_ten_colours_and_keep_them(john: Tab, chat: SmallChat) -> None:
     chat.sends("nobody is now known as p0.")
     names = [f"p{n}" for n in range(10)]
-    for name in names * 2:
-        chat.sends(f"{name}: Hi", "John: Hi")
-        john.reads("John: Hi")
+    for n, name in enumerate(names * 2):
+        chat.sends(f"{name}: Hi", f"John: {n}")
+        john.reads(f"John: {n}")
     colours = john.page.locator("#log .head .name").evaluate_all(
         "(names) => names.map((name) => [name.textContent, getComputedStyle(name).color])"
     )
