@@ -85,7 +85,7 @@ class Visitor:
         return str(self.window.runs("(it) => document.querySelector(it).innerText", selector))
 
     def value(self, selector: str) -> str:
-        """What is in an input."""
+        """The content of an input."""
         return str(self.window.runs("(it) => document.querySelector(it).value", selector))
 
     @property

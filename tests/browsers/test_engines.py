@@ -54,7 +54,7 @@ def test_odd_texts_are_shown_as_they_are(john: Visitor, chat: SmallChat) -> None
 
 
 def test_it_is_back_after_the_connection_was_lost(john: Visitor, chat: SmallChat) -> None:
-    """What was typed meanwhile arrives, and what was under way is not claimed to have arrived."""
+    """Texts typed meanwhile arrive. A text in flight is not claimed to have arrived."""
     chat.instead["lost?"] = [[]]
     john.says("lost?")
     eventually(lambda: "lost?" in chat.heard)

@@ -228,7 +228,7 @@ def test_what_is_not_signed_is_refused(cloud: Cloud, method: str, path: str, how
 
 
 def request(cloud: Cloud, path: str, announced: int, body: bytes = b"") -> int:
-    """The status of a POST whose body is longer than what is sent of it, by nobody's key."""
+    """The status of a POST with an unknown key, of whose body only a part is sent."""
     with socket.create_connection((HOST, cloud.emulator.port), timeout=PATIENCE) as connection:
         key = f"AKIANOBODY/20260101/{REGION}/lambda/aws4_request"
         head = (

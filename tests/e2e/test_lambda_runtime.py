@@ -72,7 +72,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with AWS's client, and nothing else of what is installed here."""
+    """A directory with AWS's client, and with no other package that is installed here."""
     directory = tmp_path_factory.mktemp("client")
     for name in CLIENT_PACKAGES:
         package = metadata.distribution(name)
