@@ -12,8 +12,8 @@ def problems(rows: list[dict[str, Any]], now: float, *, high_counts: bool = Fals
 
     A connection has one nickname, whose one claim is its own, and at most one room, on which the
     member's row and its own row agree. An account has one connection. The directory lists exactly
-    the rooms with members, and counts them. No row is orphaned. With `high_counts`, as after a crash, the directory may count
-    too many, and list a room that has no members.
+    the rooms with members, and counts them. No row is orphaned. With `high_counts`, as after a
+    crash, the directory may count too many, and list a room that has no members.
     """
     alive = [row for row in rows if row["expires_at"] > now]
     connections = _by_kind(alive, "username_")

@@ -1,4 +1,4 @@
-"""The table over a network that loses answers: DynamoDB does what it was asked, and nobody hears."""
+"""The table over a network that loses answers: DynamoDB has done what it was asked."""
 
 import json
 from collections.abc import Iterator

@@ -86,9 +86,8 @@ def test_a_client_that_chooses_a_value_would_add_a_field(chosen: str) -> None:
 @pytest.mark.parametrize("settings", [CHAT, PAGE], ids=["chat", "page"])
 def test_api_gateway_accepts_the_settings(settings: dict[str, Any]) -> None:
     """It refuses the `:*` at the end of a log group's Arn attribute."""
-    assert settings["DestinationArn"] == {
-        "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ApiLogs}"
-    }
+    account = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}"
+    assert settings["DestinationArn"] == {"Fn::Sub": account + ":log-group:${ApiLogs}"}
     format = format_of(settings)
     assert len(format) <= MAX_FORMAT
     assert "\n" not in format

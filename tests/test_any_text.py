@@ -78,7 +78,7 @@ def somebody(chat: Chat, state: str) -> Person:
 
 
 def gets_an_answer(person: Person, frame: str) -> None:
-    """The answer is not an excuse, and drives no terminal; only `/quit` outside of a room has none."""
+    """The answer is no excuse, and drives no terminal; only `/quit` outside of a room has none."""
     outside = "room" not in person.chat.storage.get_record_by_connection(person.id)
     person.says(frame)
     heard = person.chat.connections.received(person.id)
@@ -146,7 +146,10 @@ def test_a_nickname_stays_the_same_however_often_it_is_compared(name: str) -> No
 
 
 # Characters that take part in a rule for names.
-CRITICAL = "\u200c\u200d\ufe0e\ufe0f\u0301\u0323\u0345\u20dd \n\u3000:/：／℀{\"'｛＂“Aa\u2126🙂\u200b\u2800"
+CRITICAL = (
+    "\u200c\u200d\ufe0e\ufe0f\u0301\u0323\u0345\u20dd"
+    " \n\u3000:/：／℀{\"'｛＂“Aa\u2126🙂\u200b\u2800"
+)
 
 
 @given(text=st.text(CRITICAL, max_size=12) | st.text())

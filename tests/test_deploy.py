@@ -1,4 +1,4 @@
-"""What `make deploy` says when AWS refuses or rolls back; over AWS's emulator: test_operations.py."""
+"""What `make deploy` says when AWS refuses or rolls back. test_operations.py asks the emulator."""
 
 from __future__ import annotations
 

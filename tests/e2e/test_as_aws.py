@@ -377,7 +377,7 @@ REFUSED = [
     ),
     (
         function_of("lambda.amazonaws.com", **RETRIES),
-        "The function's execution role does not have permissions to call SendMessage on arn:aws:sqs",
+        "The function's execution role does not have permissions to call SendMessage on arn:aws:",
     ),
 ]
 

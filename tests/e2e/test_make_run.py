@@ -114,9 +114,9 @@ def test_it_prints_how_to_connect_shows_logs_and_stops_on_control_c(
             with script("run", port) as second:
                 assert second.ends() == 1
                 assert one_line(second.printed) == (
-                    f"This clone's chat runs on port {port} already: `make chat PORT={port}` connects, "
-                    f"`make redeploy PORT={port}` deploys a change, and `make run PORT={port + 1}` "
-                    "starts another."
+                    f"This clone's chat runs on port {port} already: `make chat PORT={port}` "
+                    f"connects, `make redeploy PORT={port}` deploys a change, and "
+                    f"`make run PORT={port + 1}` starts another."
                 )
 
             with Terminal(sys.executable, "-m", "scripts.chat") as jenny:

@@ -147,7 +147,7 @@ def test_a_line_that_comes_in_two_frames_is_a_difference(monkeypatch: pytest.Mon
 
 @contextmanager
 def altered(url: str, sent: bytes, arrives: bytes) -> Iterator[str]:
-    """The address of a server that passes everything on, with other bytes for some that it sends."""
+    """The address of a server that passes everything on, but replaces some of what it sends."""
     assert len(sent) == len(arrives)
     port = urlsplit(url).port
     assert port is not None

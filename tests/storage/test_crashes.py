@@ -24,7 +24,7 @@ Act = Callable[["Scene"], None]
 
 
 class Scene:
-    """John alone in a room, Jenny in another with Zoe and Ulrike, somebody new, and somebody vanished.
+    """John alone in a room, Jenny in another with Zoe and Ulrike, a newcomer, and one who vanished.
 
     Ulrike has signed in.
     """

@@ -1,0 +1,56 @@
+"""The documents: every link leads somewhere, and no line of prose is too long."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COLUMNS = 100
+DOCUMENTS = sorted(
+    file
+    for folder in (".", "docs", "benchmarks", "emulator", "examples/echo-server")
+    for file in (ROOT / folder).glob("*.md")
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)|(?:src|srcset)=\"([^\"]+)\"", re.MULTILINE)
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def document(request: pytest.FixtureRequest) -> Path:
+    file: Path = request.param
+    return file
+
+
+def prose(file: Path) -> str:
+    """The text without blocks of code."""
+    return re.sub(
+        r"^( *)```.*?^\1```$", "", file.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+
+
+@cache
+def anchors(file: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(file), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def leads_somewhere(link: str, document: Path) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+def test_every_link_leads_somewhere(document: Path) -> None:
+    links = [link for found in LINK.findall(prose(document)) for link in found if link]
+    own = [link for link in links if not re.match(r"https?:", link)]
+    assert [link for link in own if not leads_somewhere(link, document)] == []
+
+
+def test_no_line_of_prose_is_too_long(document: Path) -> None:
+    """Tables, pictures and addresses have lines that cannot be broken."""
+    lines = [
+        line for line in prose(document).splitlines() if not re.match(r"\||!\[|\[.*\]:| *<", line)
+    ]
+    assert [line for line in lines if len(line) > COLUMNS] == []
