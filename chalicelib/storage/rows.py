@@ -1,12 +1,12 @@
 """The table's rows: their keys, and the records made from them.
 
-| PK            | SK                    | attributes                      | meaning                 |
-|---------------|-----------------------|---------------------------------|-------------------------|
-| connection id | `username_{name}`     | room, account, expires_at       | an open connection      |
-| connection id | `room_{room}`         | username, joined_at, expires_at | a member of the room    |
-| `rooms`       | `open_{room}`         | members, expires_at             | the directory of rooms  |
-| `usernames`   | `taken_{folded name}` | connection_id, expires_at       | the claim on a nickname |
-| `accounts`    | `account_{sub}`       | connection_id, expires_at       | an account's connection |
+| PK            | SK                    | attributes                      | meaning                |
+|---------------|-----------------------|---------------------------------|------------------------|
+| connection id | `username_{name}`     | room, account, expires_at       | an open connection     |
+| connection id | `room_{room}`         | username, joined_at, expires_at | a member of the room   |
+| `rooms`       | `open_{room}`         | members, expires_at             | the directory of rooms |
+| `usernames`   | `taken_{folded name}` | connection_id, expires_at       | a nickname's holder    |
+| `accounts`    | `account_{sub}`       | connection_id, expires_at       | an account's holder    |
 
 Only a chat with sign-in has accounts. An account's row stays when its connection closes.
 
