@@ -48,14 +48,19 @@ def slim(out: Path, kept: Path, libraries: Path | None = None) -> None:
             for entry in other.infolist()
             if is_needed(entry.filename) and not is_code(entry.filename)
         ]
-        for name, needed in (
-            ("authorizer.zip", entries),
-            ("deployment.zip", [each for each in entries if not is_for_tokens(each.filename)]),
-        ):
-            archive = kept / f"libraries-{digest(needed)}.zip"
-            if not archive.exists():
-                rewrite(other, needed, archive)
-            shutil.copyfile(archive, out / name)
+        shared = [entry for entry in entries if not is_for_tokens(entry.filename)]
+        for_tokens = [entry for entry in entries if is_for_tokens(entry.filename)]
+        archive = kept / f"libraries-{digest(shared)}.zip"
+        with_tokens = kept / f"libraries-{digest(entries)}.zip"
+        if not (archive.exists() and with_tokens.exists()):
+            archive.unlink(missing_ok=True)  # of an interrupted call
+            rewrite(other, shared, archive)
+            unfinished = with_tokens.with_suffix(".unfinished")
+            shutil.copyfile(archive, unfinished)
+            rewrite(other, for_tokens, unfinished)
+            unfinished.rename(with_tokens)
+        for name, libraries_of in (("authorizer.zip", with_tokens), ("deployment.zip", archive)):
+            shutil.copyfile(libraries_of, out / name)
             rewrite(package, code, out / name)
     original.unlink()
     (out / "sam.json").write_text(json.dumps(template, indent=2))

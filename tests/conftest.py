@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from chalice import Chalice
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.dynamodb.models import dynamodb_backends
 
 from chalicelib import Handler, Sender, Storage
 from chalicelib.aws import new_session
@@ -180,7 +182,9 @@ class Chat:
         tables.write(self.table, rows)
 
     def rows(self) -> list[dict[str, Any]]:
-        return tables.rows(self.table)
+        """From moto's memory: a scan takes ten times as long."""
+        backend = dynamodb_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]
+        return [item.to_regular_json() for item in backend.get_table(self.table.name).all_items()]
 
 
 @contextmanager

@@ -36,9 +36,9 @@ def write(table: Any, rows: Iterable[dict[str, Any]]) -> None:
             batch.put_item(Item=row)
 
 
-def reset(table: Any, wanted: list[dict[str, Any]]) -> None:
-    """Make these the rows of the table; writes only those that differ."""
-    before = {(row["PK"], row["SK"]): row for row in rows(table)}
+def reset(table: Any, rows: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    """Replace the rows of the table; writes only those that differ."""
+    before = {(row["PK"], row["SK"]): row for row in rows}
     after = {(row["PK"], row["SK"]): row for row in wanted}
     with table.batch_writer() as batch:
         for partition, sort_key in before.keys() - after.keys():

@@ -18,6 +18,7 @@ import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from emulator.emulator import BIN, REGION, ROOT, aws_environment
+from scripts import slim as slim_module
 from scripts.package import chalice_package
 from scripts.slim import FOR_TOKENS, slim
 
@@ -711,6 +712,28 @@ def test_the_same_package_gives_the_same_bytes(
     for name in ("deployment.zip", "authorizer.zip", "sam.json"):
         for again in (anew, from_kept):
             assert (again / name).read_bytes() == (shipped / name).read_bytes()
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_after_an_interruption_the_libraries_are_rewritten(
+    sam_json: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Of all functions, or of the authorizer."""
+    rewrite, left = slim_module.rewrite, iter(range(calls))
+
+    def interrupted(package: zipfile.ZipFile, entries: Any, archive: Path) -> None:
+        if next(left, None) is None:
+            rewrite(package, entries[:1], archive)
+            raise KeyboardInterrupt
+        rewrite(package, entries, archive)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slim_module, "rewrite", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            slimmed(sam_json, tmp_path / "interrupted", kept=tmp_path)
+    again = slimmed(sam_json, tmp_path / "again", kept=tmp_path)
+    for name in ("deployment.zip", "authorizer.zip"):
+        assert (again / name).read_bytes() == (shipped / name).read_bytes()
 
 
 def test_a_changed_library_is_not_taken_from_those_kept(tmp_path: Path) -> None:

@@ -51,15 +51,15 @@ class Scene:
 
     def begin(self) -> None:
         """The state before any operation."""
-        tables.reset(self.chat.table, self._rows)
+        tables.reset(self.chat.table, self.chat.rows(), self._rows)
         self.chat.clock.now = self._now
         self.chat.connections.gone = {"c4"}
         self.chat.connections.posts.clear()
         self.people = [self.new, self.john, self.jenny, self.zoe, self.ulrike]
 
     def state(self) -> frozenset[Any]:
-        """The relevant state of the table and of the connections."""
-        about = ("PK", "SK", "room", "username", "connection_id", "members")
+        """The relevant state of the table and of the connections; a count decides nothing."""
+        about = ("PK", "SK", "room", "username", "connection_id")
         rows = (tuple(row.get(name) for name in about) for row in self.chat.rows())
         return frozenset([*rows, *self.chat.connections.gone])
 
