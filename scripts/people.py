@@ -114,12 +114,13 @@ def kick(table: Any, api: Any, *, nickname: str = "", room: str = "", everybody:
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         gone = sum(pool.map(is_gone, found))
+    one = found[0].nickname if nickname else ""
     if gone < len(found):
-        print(f"Disconnected: {found[0].nickname if nickname else len(found) - gone}")
+        print(f"Disconnected: {one or f'{len(found) - gone:,}'}")
     if gone:
         print(
-            f"Gone already: {found[0].nickname if nickname else gone}. The chat notices at the "
-            "next line in the room, when somebody wants the nickname, or 2 hours after the connect."
+            f"Gone already: {one or f'{gone:,}'}. The chat notices at the next line in the room, "
+            "when somebody wants the nickname, or 2 hours after the connect."
         )
 
 
