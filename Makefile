@@ -9,6 +9,9 @@ $(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is
 STACK := ChaliceChat
 URL :=
 AS :=
+NICKNAME :=
+ROOM :=
+EVERYBODY :=
 EMAIL :=
 MINUTES := 60
 PARAMETERS :=
@@ -28,11 +31,15 @@ BIN := .venv/bin
 AWS := $(BIN)/aws
 INSTALL = @PYTHON="$(PYTHON)" CHOSEN="$(filter-out file,$(origin PYTHON))" sh scripts/install
 
-# The chat for chat, url, smoke and load: the one that runs here, unless another is named.
+# The chat for chat, url, people, kick, smoke and load: the one here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter command,$(origin STACK)),--stack "$(STACK)"))
 
+# A variable as it was given, for a shell. A nickname may hold all that make or a shell would expand.
+unexport NICKNAME ROOM
+quoted = '$(subst ','\'',$(value $1))'
+
 .DEFAULT_GOAL := help
-.PHONY: help run redeploy chat url smoke load test browsers check format bench package deploy monitor logs delete lock clean
+.PHONY: help run redeploy chat url people kick smoke load test browsers check format bench package deploy monitor logs delete lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +63,15 @@ chat: ## Chat here (same PORT, AS=John to sign in), or on AWS (STACK=ChaliceChat
 url: ## Print the addresses of the page and the chat here, or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.address $(WHERE)
+
+people: ## List the people, and count them by room: here, or on AWS (STACK=ChaliceChat)
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.people $(WHERE) people
+
+kick: ## Disconnect NICKNAME=John, ROOM=chalice or EVERYBODY=yes: here, or on AWS (STACK=...)
+	$(INSTALL) run
+	@exec $(BIN)/python -m scripts.people $(WHERE) kick --nickname=$(call quoted,NICKNAME) \
+		--room=$(call quoted,ROOM) --everybody=$(call quoted,EVERYBODY)
 
 smoke: ## See in a minute whether a chat works: here, STACK=ChaliceChat or URL=wss://...
 	$(INSTALL) run

@@ -113,7 +113,7 @@ class Api:
         return self.posts.pop(connection_id, [])
 
     def will_answer(self, connection_id: str, *answers: Answer) -> None:
-        """Answer the next posts to a connection with these, then with `otherwise`."""
+        """Answer the next posts and closes of a connection with these, then as usual."""
         self.answers[connection_id] += answers
 
     def handle(self, request: Request) -> Answer:
@@ -125,13 +125,15 @@ class Api:
         self.attempts[connection_id] += 1
         if connection_id in self.gone:
             return 410
+        answers = self.answers[connection_id]
         if method == "DELETE":
+            if answers:
+                return answers.pop(0)
             self.closed.add(connection_id)
             self.gone.add(connection_id)
             return 204
         if method == "GET":
             return 200
-        answers = self.answers[connection_id]
         answer = answers.pop(0) if answers else self.otherwise
         if answer == 200:
             self.posts[connection_id].append(body)

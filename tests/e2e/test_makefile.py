@@ -62,10 +62,10 @@ def test_a_python_that_will_not_do(
     assert "name it: make PYTHON=python3.12" in one_line(printed)
 
 
-@pytest.mark.parametrize("target", ["chat", "url", "smoke", "load"])
+@pytest.mark.parametrize("target", ["chat", "url", "people", "kick EVERYBODY=yes", "smoke", "load"])
 def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
     port = free_port()
-    status, printed = make(target, PORT=str(port))
+    status, printed = make(*target.split(), PORT=str(port))
     assert status != 0
     assert one_line(printed).startswith(
         f"No chat runs here on port {port}: start it with `make run"
@@ -73,7 +73,7 @@ def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
 
 
 def test_a_stack_that_is_not_there(cloud: Cloud) -> None:
-    for target in ("chat", "url", "smoke", "logs"):
+    for target in ("chat", "url", "people", "smoke", "logs"):
         status, printed = make(target, "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
         assert status != 0
         assert one_line(printed).startswith("There is no stack Nope in us-east-1")
@@ -96,8 +96,11 @@ def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
     assert one_line(printed).startswith("Which region?")
 
 
-OPTIONS = ("STACK", "URL", "AS", "EMAIL", "MINUTES", "PARAMETERS", "LOAD", "BENCH", "UPGRADE")
-TARGETS = ("chat", "url", "load", "bench", "deploy", "monitor", "logs", "delete", "lock")
+OPTIONS = (
+    *("STACK", "URL", "AS", "NICKNAME", "ROOM", "EVERYBODY", "EMAIL", "MINUTES", "PARAMETERS"),
+    *("LOAD", "BENCH", "UPGRADE"),
+)
+TARGETS = ("chat", "url", "kick", "load", "bench", "deploy", "monitor", "logs", "delete", "lock")
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -100,6 +100,7 @@ def test_no_variable_misleads_make_url(emulator: Emulator, name: str) -> None:
 def test_nor_all_of_them_the_others(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in MISLEADING.items():
         monkeypatch.setenv(name, value)
+    assert ran("people", "people").stdout == "Nobody is connected.\n"
     assert ran("chat", lines="John\n").stdout.startswith("Using nickname: John\n")
     assert ran("smoke").stdout.count("\nok  ") == 4
     assert f"\nDeployed: {emulator.url()}\n" in ran("run", "redeploy").stdout
