@@ -81,7 +81,8 @@ def test_the_chat_is_deployed_twice_by_the_commands_of_its_readme(
     (project / ".venv").symlink_to(BIN.parent)
     readme = ROOT / "README.md"
     prepare = block(readme, ". .venv/bin/activate")
-    first, second = block(readme, "chalice package"), block(readme, "aws cloudformation deploy")
+    first = block(readme, "chalice package")
+    second = block(ROOT / "docs" / "operating.md", "aws cloudformation deploy --template-file out/")
     ask, _wsdump = block(readme, "aws cloudformation describe-stacks").splitlines()
     ask_second = ask.replace("ChaliceChat", "Second")
     ids = ADDRESS.findall(shell(project, prepare, first, second, ask, ask_second))
