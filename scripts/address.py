@@ -77,6 +77,13 @@ def address(arguments: argparse.Namespace) -> str:
     return str(arguments.url) if arguments.url else addresses(arguments.stack)[-1]
 
 
+def version(arguments: argparse.Namespace) -> str | None:
+    """The release of the chat in a stack; None for a URL, and for 0.1.0, which has no such output."""
+    if arguments.url:
+        return None
+    return outputs_of(arguments.stack, emulator_of(arguments.stack)).get("Version")
+
+
 def addresses(stack: str | None) -> list[str]:
     """The address of a chat, after that of its page if it has one."""
     emulator = emulator_of(stack)

@@ -19,7 +19,7 @@ from typing import Self
 
 import websocket
 
-from scripts.address import add_arguments, address, refusal, run
+from scripts.address import add_arguments, address, refusal, run, version
 
 TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
 NAMES = re.compile(r"\b(John|JennyJones|Jenny|chalice)\b")
@@ -254,9 +254,9 @@ def shown(thing: object) -> str:
     return text if len(text) < 500 else f"{text[:300]} ... {text[-100:]}"
 
 
-def smoke(url: str) -> bool:
+def smoke(url: str, of_version: str | None = None) -> bool:
     """Prints a line for each check, up to the first that fails; whether all passed."""
-    print(url, flush=True)
+    print(*filter(None, [url, of_version and f"version {of_version}"]), sep="\n", flush=True)
     for check in Smoke(url).checks():
         started = time.monotonic()
         try:
@@ -270,7 +270,8 @@ def smoke(url: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    return 0 if smoke(address(parser.parse_args())) else 1
+    arguments = parser.parse_args()
+    return 0 if smoke(address(arguments), version(arguments)) else 1
 
 
 if __name__ == "__main__":

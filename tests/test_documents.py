@@ -1,5 +1,6 @@
-"""The documents: every link leads somewhere, and no line of prose is too long."""
+"""The documents: links lead somewhere, no line is too long, and the changelog has the version."""
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -54,3 +55,11 @@ def test_no_line_of_prose_is_too_long(document: Path) -> None:
         line for line in prose(document).splitlines() if not re.match(r"\||!\[|\[.*\]:| *<", line)
     ]
     assert [line for line in lines if len(line) > COLUMNS] == []
+
+
+def test_the_newest_release_of_the_changelog_is_the_version_of_the_stack() -> None:
+    """Changes that are not released yet stand above, under *Unreleased*."""
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    newest = next(heading for heading in headings if heading != "Unreleased")
+    outputs = json.loads((ROOT / "resources.json").read_text())["Outputs"]
+    assert outputs["Version"]["Value"] == newest

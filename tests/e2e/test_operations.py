@@ -5,6 +5,7 @@ And least privilege: without any one of the actions that the role allows, someth
 
 from __future__ import annotations
 
+import argparse
 import json
 import queue
 import shutil
@@ -20,6 +21,7 @@ import pytest
 import websocket
 
 from emulator.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
+from scripts.address import version
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
@@ -279,110 +281,152 @@ Resources:
 """
 
 
-def test_a_stack_with_a_fan_out_function_is_upgraded_in_place(tmp_path: Path) -> None:
-    """Its people stay. The function goes, and so do its queue, its permissions and its alarms."""
+def test_people_stay_when_0_1_0_is_upgraded_taken_back_and_upgraded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/operating.md says. Nobody has to reconnect.
+
+    The older stack has the template of 0.1.0 (without provisioned capacity, alarms over several
+    metrics and widgets), and this code with the claims of 0.1.0: only names that differ in case are
+    the same.
+    """
     project = copy_project(tmp_path / "project")
     shutil.copy(OLDER, project / "resources.json")
-    with (project / "app.py").open("a") as app:
-        app.write(FAN_OUT)
-    alarms = tmp_path / "monitoring.yaml"
-    current = (ROOT / "monitoring.yaml").read_text()
-    alarms.write_text(current.replace("\n  Dashboard:\n", f"{OLDER_ALARMS}\n  Dashboard:\n"))
+    app = project / "app.py"
+    app.write_text(app.read_text().partition("@app.route")[0] + OLDER_CODE)
     with new_cloud(tmp_path) as cloud:
-        url = cloud.emulator.deploy(project)
-        cloud.emulator.deploy_template(
-            alarms, stack=f"{STACK}-monitoring", parameters=["AlarmEmail=you@example.com"]
-        )
-        assert len(monitored(cloud)[2]) == 10
-        assert {"FanOut", "DeadLetters"} <= exported(cloud)
-        assert len(functions(cloud)) == 5
-        assert "InvokeFanOut" in str(policies(cloud))
-        table = cloud.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
-        with Person(url) as john, Person(url) as jenny:
-            for name, person in {"John": john, "Jenny": jenny}.items():
-                person.says(name)
-                person.hears(f"Using nickname: {name}\nType /help for list of commands.")
-                person.says("/join tea")
-                person.hears('Joined chat room "tea"')
-            john.hears("Jenny joined room.")
-            older_groups = log_groups(cloud)
-            people = rows(cloud, "ChaliceChat")
+        older = cloud.emulator.package(project).rename(tmp_path / "older.yml")
+        newer = cloud.emulator.package()
+        for name, value in cloud.emulator.environment.items():
+            monkeypatch.setenv(name, value)
 
-            template = cloud.emulator.package()
-            deploy = ("-m", "scripts.deploy", "--stack", STACK, "--template", str(template))
-            refused = run(cloud, sys.executable, *deploy)  # before the alarms: the wrong order
-            assert refused.returncode != 0
-            assert f"cannot be deleted as it is in use by {STACK}-monitoring" in refused.stderr
-            assert status(cloud) == "UPDATE_ROLLBACK_COMPLETE"
-            assert {"FanOut", "DeadLetters"} <= exported(cloud)
-            john.says("/room")
-            john.hears("tea")
+        def deploy(template: Path, *parameters: str) -> subprocess.CompletedProcess[str]:
+            what = ("--stack", STACK, "--template", str(template), *parameters)
+            return run(cloud, sys.executable, "-m", "scripts.deploy", *what)
 
-            assert make(cloud, "monitor").returncode == 0
-            assert run(cloud, sys.executable, *deploy).returncode == 0
-            assert cloud.emulator.url() == url
-            _, subscriptions, alarms_left, _ = monitored(cloud)
-            assert subscriptions == [("email", "you@example.com")]
-            assert len(alarms_left) == 8
-            assert exported(cloud).isdisjoint({"FanOut", "DeadLetters"})
-            assert [name for name in functions(cloud) if "-FanOut-" in name] == []
-            assert cloud.client("sqs").list_queues().get("QueueUrls", []) == []
-            assert "FanOut" not in str(policies(cloud))
-            assert "sqs:" not in str(policies(cloud))
-            upgraded = cloud.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
-            assert upgraded["TableId"] == table["TableId"]
-            assert upgraded["CreationDateTime"] == table["CreationDateTime"]
-            assert rows(cloud, "ChaliceChat") == people
-            assert [group["logGroupName"] for group in log_groups(cloud)] == [
-                group["logGroupName"] for group in older_groups
-            ]
-            john.says("Hi")
-            for person in (john, jenny):
-                person.hears("John: Hi")
+        assert deploy(older, "AlarmEmail=you@example.com").returncode == 0
+        has_what_0_1_0_has(cloud)
+        url, table = cloud.emulator.url(), the_table(cloud)
+        (logs,) = log_groups(cloud)
+        with Person(url) as john, Person(url) as jim:
+            people = {"John": john, "Jim": jim}
+            for name, person in people.items():
+                enters_tea(person, name)
+            john.hears("Jim joined room.")
+            before = rows(cloud, "ChaliceChat")
+
+            assert deploy(newer).returncode == 0
+            has_nothing_of_0_1_0(cloud)
+            assert monitored(cloud) == ([], [], [], [])
+            assert rows(cloud, "ChaliceChat") == before
+            all_hear_each_other(people)
             with Person(url) as jack:
                 jack.says("john")
                 jack.hears("Nickname john is already in use.")
-            jenny.leaves()
-            john.hears("Jenny left room.")
-        eventually(lambda: departures(cloud) == 3)
-        assert rows(cloud, "ChaliceChat") == []
+            assert make(cloud, "monitor", "EMAIL=you@example.com").returncode == 0
+            assert monitored(cloud)[1] == [("email", "you@example.com")]
+            mia = Person(url)
+            enters_tea(mia, "Mia")
+            for person in people.values():
+                person.hears("Mia joined room.")
+
+            # Back
+            refused = deploy(older, "Monitoring=off")
+            assert refused.returncode != 0
+            assert f"cannot be deleted as it is in use by {STACK}-monitoring" in refused.stderr
+            assert status(cloud) == "UPDATE_ROLLBACK_COMPLETE"
+            has_nothing_of_0_1_0(cloud)
+            all_hear_each_other(people | {"Mia": mia})
+            cloud.emulator.delete(f"{STACK}-monitoring")
+            before = rows(cloud, "ChaliceChat")
+            assert deploy(older, "AlarmEmail=you@example.com").returncode == 0
+            has_what_0_1_0_has(cloud)
+            assert rows(cloud, "ChaliceChat") == before
+            all_hear_each_other(people | {"Mia": mia})
+            mia.leaves()  # her claim stays: the older code looks for another
+            for person in people.values():
+                person.hears("Mia left room.")
+
+            # Forward again
+            assert deploy(newer).returncode == 0
+            has_nothing_of_0_1_0(cloud)
+            all_hear_each_other(people)
+            with Person(url) as mia:
+                enters_tea(mia, "Mia")
+                for person in people.values():
+                    person.hears("Mia joined room.")
+                john.leaves()
+                for person in (jim, mia):
+                    person.hears("John left room.")
+                jim.leaves()
+                mia.hears("Jim left room.")
+            assert cloud.emulator.url() == url
+            assert the_table(cloud) == table
+            (logs_now,) = log_groups(cloud)
+            assert logs_now["creationTime"] == logs["creationTime"]
+        eventually(lambda: departures(cloud) == 5)
+        assert [row["SK"]["S"] for row in rows(cloud, "ChaliceChat")] == ["taken_jim"]  # expires
 
         assert make(cloud, "delete").returncode == 0
         assert log_groups(cloud) == []
         nothing_is_left(cloud)
 
 
-FAN_OUT = """
-
+OLDER_CODE = """
 @app.lambda_function(name="fan_out")
 def fan_out(event: dict[str, Any], context: Any) -> None:
     pass
+
+
+from chalicelib.text import names
+
+names.claim = str.casefold
 """
 
-OLDER_ALARMS = """
-  FanOutAlarm:
-    Type: AWS::CloudWatch::Alarm
-    Properties:
-      Namespace: AWS/Lambda
-      MetricName: Errors
-      Dimensions: [{Name: FunctionName, Value: !ImportValue {"Fn::Sub": "${ChatStack}-FanOut"}}]
-      Statistic: Sum
-      Period: 300
-      EvaluationPeriods: 1
-      ComparisonOperator: GreaterThanOrEqualToThreshold
-      Threshold: 1
-  DeadLettersAlarm:
-    Type: AWS::CloudWatch::Alarm
-    Properties:
-      Namespace: AWS/SQS
-      MetricName: ApproximateNumberOfMessagesVisible
-      Dimensions: [{Name: QueueName, Value: !ImportValue {"Fn::Sub": "${ChatStack}-DeadLetters"}}]
-      Statistic: Maximum
-      Period: 300
-      EvaluationPeriods: 1
-      ComparisonOperator: GreaterThanOrEqualToThreshold
-      Threshold: 1
-"""
+
+def has_what_0_1_0_has(account: Cloud) -> None:
+    """An alarm by e-mail, the function for large rooms; no page, no exports, no version."""
+    topics, subscriptions, alarms, dashboards = monitored(account)
+    assert (len(topics), len(alarms), dashboards) == (1, 4, [f"{STACK}-us-east-1"])
+    assert subscriptions == [("email", "you@example.com")]
+    assert len([name for name in functions(account) if "-FanOut-" in name]) == 1
+    assert "sqs:SendMessage" in str(policies(account))
+    assert account.emulator.page_url() is None
+    assert exported(account) == set()
+    assert deployed_version() is None
+
+
+def has_nothing_of_0_1_0(account: Cloud) -> None:
+    """It has the page, the exports for the monitoring stack, and the version."""
+    assert [name for name in functions(account) if "-FanOut-" in name] == []
+    assert account.client("sqs").list_queues().get("QueueUrls", []) == []
+    assert "sqs:" not in str(policies(account))
+    assert account.emulator.page_url()
+    assert exported(account) >= {"Table", "WebsocketAPI"}
+    assert deployed_version()
+
+
+def enters_tea(person: Person, name: str) -> None:
+    person.says(name)
+    person.hears(f"Using nickname: {name}\nType /help for list of commands.")
+    person.says("/join tea")
+    person.hears('Joined chat room "tea"')
+
+
+def all_hear_each_other(people: dict[str, Person]) -> None:
+    for name, person in people.items():
+        person.says("Hi")
+        for other in people.values():
+            other.hears(f"{name}: Hi")
+
+
+def deployed_version() -> str | None:
+    return version(argparse.Namespace(stack=STACK, url=None))
+
+
+def the_table(account: Cloud) -> tuple[str, str]:
+    table = account.client("dynamodb").describe_table(TableName="ChaliceChat")["Table"]
+    return table["TableId"], str(table["CreationDateTime"])
 
 
 # Least privilege

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +13,26 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emulator.emulator import HOST
-from scripts.smoke import Difference, Smoke, smoke
-from tests.e2e.conftest import free_port
+from emulator.emulator import HOST, ROOT, STACK
+from scripts.smoke import Difference, Smoke, main, smoke
+from tests.e2e.conftest import Cloud, free_port
 from tests.web_sockets import WebSocket, web_socket_server
 
 
-def test_it_says_what_it_saw(empty_chat: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert smoke(empty_chat)
-    url, *lines = capsys.readouterr().out.splitlines()
+def test_it_names_the_version_and_says_what_it_saw(
+    cloud: Cloud,
+    empty_chat: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in cloud.emulator.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["smoke", "--stack", STACK])
+    assert main() == 0
+    url, version, *lines = capsys.readouterr().out.splitlines()
     assert url == empty_chat
+    output = json.loads((ROOT / "resources.json").read_text())["Outputs"]["Version"]["Value"]
+    assert version == f"version {output}"
     assert [line.split("  ")[:2] for line in lines] == [
         ["ok", "two clients, 18 replies as in the tutorial"],
         ["ok", "5 odd texts as they were sent, 4 made safe"],
@@ -55,8 +67,11 @@ def test_it_stops_at_the_first_difference(
         assert words in "\n".join(lines[seen:])
 
 
-def test_where_nothing_is_it_fails_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not smoke(f"ws://{HOST}:{free_port()}/api")
+def test_where_nothing_is_it_fails_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["smoke", "--url", f"ws://{HOST}:{free_port()}/api"])
+    assert main() == 1
     _, line = capsys.readouterr().out.splitlines()
     assert line.startswith("FAILED  John-")
 
