@@ -85,7 +85,7 @@ def test_a_stack_that_is_not_there(cloud: Cloud) -> None:
 def test_without_a_region_it_is_packaged_and_asked_for_when_it_matters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
     subprocess.run(
         [sys.executable, "-m", "scripts.package", str(tmp_path / "out")], cwd=ROOT, check=True
