@@ -15,6 +15,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.emulator import BIN, ROOT, Failure
+from scripts.address import run
 
 # CloudFormation updates no stack that has one of these states.
 WAYS_OUT = {
@@ -140,28 +141,21 @@ def aws(*command: str) -> None:
         raise Failure(run.stderr.strip())
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--template", help="deploy this one, not the app")
     parser.add_argument("--bucket", default="", help="where the app's package goes")
     parser.add_argument("parameters", nargs="*", help="Name=value")
     arguments = parser.parse_args()
-    try:
-        if not arguments.template:
-            require_bucket(arguments.bucket)
-        if stuck := way_out(arguments.stack):
-            raise Failure(stuck)
-        template = arguments.template or package(arguments.bucket)
-        require_parameters(template, arguments.parameters)
-        deploy(arguments.stack, template, arguments.parameters)
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    if not arguments.template:
+        require_bucket(arguments.bucket)
+    if stuck := way_out(arguments.stack):
+        raise Failure(stuck)
+    template = arguments.template or package(arguments.bucket)
+    require_parameters(template, arguments.parameters)
+    deploy(arguments.stack, template, arguments.parameters)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
