@@ -71,6 +71,24 @@ def test_where_no_chat_runs_they_say_how_to_start_one(target: str) -> None:
     )
 
 
+def test_what_is_set_for_another_python_breaks_no_target(tmp_path: Path) -> None:
+    for module in ("click", "six", "json"):
+        (tmp_path / f"{module}.py").write_text("raise RuntimeError('the wrong module')\n")
+    port = free_port()
+    status, printed = make(
+        "url",
+        PORT=str(port),
+        PYTHONHOME=str(tmp_path),
+        PYTHONINSPECT="1",
+        PYTHONOPTIMIZE="bogus",
+        PYTHONPATH=str(tmp_path),
+        PYTHONVERBOSE="1",
+        PYTHONWARNINGS="error",
+    )
+    assert status != 0
+    assert one_line(printed).startswith(f"No chat runs here on port {port}: ")
+
+
 def test_a_stack_that_is_not_there(cloud: Cloud) -> None:
     for target in ("chat", "url", "smoke", "logs"):
         status, printed = make(target, "STACK=Nope", cwd=ROOT, **cloud.emulator.environment)
