@@ -243,15 +243,16 @@ class Emulator:
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
-        return f"ws://{endpoint_of(self.port, self._output(stack, 'WebsocketAPIId'))}"
+        api = outputs(self.client("cloudformation"), stack)["WebsocketAPIId"]
+        return f"ws://{endpoint_of(self.port, api)}"
 
     def page_url(self, stack: str = STACK) -> str | None:
         """The address of the web page; None if the stack has none."""
-        api_id = self._output(stack, "RestAPIId")
-        return f"http://{endpoint_of(self.port, api_id)}/" if api_id else None
+        api = outputs(self.client("cloudformation"), stack).get("RestAPIId")
+        return f"http://{endpoint_of(self.port, api)}/" if api else None
 
-    def run(self, *command: str, cwd: Path = ROOT) -> str:
-        """Runs a program of .venv and returns its output; prints that if it fails.
+    def run(self, *command: str, cwd: Path = ROOT) -> None:
+        """Runs a program of .venv, and prints its output if it fails.
 
         It is in the process group of the emulator that this started, so it ends with that.
         """
@@ -269,11 +270,6 @@ class Emulator:
         if done.returncode != 0:
             print(f"\n{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
             raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
-        return done.stdout
-
-    def _output(self, stack: str, name: str) -> str:
-        """An output of a stack; empty if there is none of this name."""
-        return outputs(self.client("cloudformation"), stack).get(name, "")
 
     def _make_directory(self) -> str:
         """Makes the directory, if it is not there, and returns the one in it for others' files."""
@@ -292,7 +288,15 @@ class Emulator:
                 f"This clone's chat runs on port {self.port} already: `make chat{port}` connects, "
                 f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts another."
             )
-        require_free_port(self.port)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self.port))
+            except OSError as error:
+                raise Failure(
+                    f"Port {self.port} cannot be used ({error.strerror}); choose another, as in "
+                    f"{elsewhere(self.port)}."
+                ) from None
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         temporary = self._make_directory()
@@ -370,19 +374,6 @@ def read_exports(file: Path) -> dict[str, str]:
         return dict(re.findall(r"^export (AWS_\w+)=(.*)$", file.read_text(), re.MULTILINE))
     except FileNotFoundError:
         return {}
-
-
-def require_free_port(port: int) -> None:
-    """Raises a Failure when something listens on the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise Failure(
-                f"Port {port} cannot be used ({error.strerror}); choose another, as in "
-                f"{elsewhere(port)}."
-            ) from None
 
 
 def directory_of(port: int) -> Path:

@@ -21,8 +21,10 @@ def end_with_parent(directory: str, lock: str) -> None:
     Connected clients get a close frame first.
     """
     os.read(0, 1)
-    api_gateway.say_goodbye()
-    clear_up(os.getpgrp(), directory, int(lock))
+    try:
+        api_gateway.say_goodbye()
+    finally:
+        clear_up(os.getpgrp(), directory, int(lock))
 
 
 if __name__ == "__main__":

@@ -45,10 +45,9 @@ class Steps:
 def run(port: int) -> None:
     """Starts the emulator, deploys the chat, and shows the functions' output until stopped."""
     people_sign_in = signs_in()
-    terminal = select.poll()
+    make, terminal = os.getppid(), select.poll()
     if os.isatty(0):
-        # Of its end, only the session's first process hears: make, which does not pass that on.
-        terminal.register(0, 0)
+        terminal.register(0, 0)  # when it closes, only make may be told, which does not pass it on
     steps = Steps()
     with Emulator(port, say=steps.begin, functions_output=sys.stdout) as emulator:
         pool = None
@@ -61,7 +60,7 @@ def run(port: int) -> None:
             pool.allow_page(page)
         steps.end()
         print(how_to_use(url, page, emulator, pool), flush=True)
-        while not terminal.poll(500):
+        while os.getppid() == make and not terminal.poll(500):
             emulator.require_alive()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import re
 import shutil
 import signal
@@ -38,12 +39,14 @@ class Script:
         *,
         command: Sequence[str] = (),
         cwd: Path = ROOT,
+        stdin: int | None = None,
     ) -> None:
         self.printed = ""
         self._process = subprocess.Popen(
             command or [str(python), "-m", "scripts.run", what],
             cwd=cwd,
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             preexec_fn=as_from_a_terminal,
@@ -66,6 +69,9 @@ class Script:
         """As from a terminal: with make, if that has started it."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+    def is_killed_alone(self) -> None:
+        self._process.kill()
 
     def ends(self) -> int:
         """Wait until it ends, and return its exit status."""
@@ -205,6 +211,26 @@ def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
         assert is_listening(port)
         run.gets(ending)
         assert run.ends() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
+    nothing_is_left(port)
+
+
+def test_a_closed_terminal_ends_it_even_without_a_signal() -> None:
+    port = free_port()
+    screen, terminal = pty.openpty()
+    with script("run", port, stdin=terminal) as run:
+        os.close(terminal)
+        run.prints("Ctrl-C stops everything")
+        os.close(screen)
+        assert run.ends() == 0
+    nothing_is_left(port)
+
+
+def test_it_ends_when_make_is_killed() -> None:
+    port = free_port()
+    with script("run", port, command=["make", "--silent", "run"]) as run:
+        run.prints("Ctrl-C stops everything")
+        run.is_killed_alone()
+        run.ends()
     nothing_is_left(port)
 
 
