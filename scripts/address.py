@@ -60,7 +60,7 @@ def emulator_of(stack: str | None) -> Emulator | None:
         return Emulator(endpoint.port)
     emulator = Emulator(port())
     if emulator.is_running():
-        return None if stack and has_region() else emulator
+        return None if stack and boto3.Session().region_name else emulator
     if stack:
         return None
     raise Failure(
@@ -68,13 +68,6 @@ def emulator_of(stack: str | None) -> Emulator | None:
         f"`make run{variable(emulator.port)}`, or name the stack of one on AWS, as in "
         f"STACK={STACK}."
     )
-
-
-def has_region() -> bool:
-    try:
-        return boto3.Session().region_name is not None
-    except BotoCoreError:  # there is no such profile
-        return True
 
 
 def address(arguments: argparse.Namespace) -> str:
