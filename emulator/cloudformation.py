@@ -175,9 +175,9 @@ def with_taken_names(original: Any, resources: Any, ordered: Any, *context: Any)
 
 def is_taken(kind: str, key: str, name: str) -> bool:
     """Whether a resource has the name: any of the account or, of some kinds, any of a stack."""
-    if changesets._IMPORT_LOOKUPS.get(kind, ((),))[0] == (key,):
-        found = {"ResourceType": kind, "ResourceIdentifier": {key: name}}
-        return changesets._import_not_found([found]) is None
+    keys, reason_not_found = changesets._IMPORT_LOOKUPS.get(kind, ((), None))
+    if keys == (key,):
+        return reason_not_found(name) is None
     return any(
         each["ResourceType"] == kind and each["Properties"].get(key) == name
         for stack in existing_stacks().values()
