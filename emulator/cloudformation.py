@@ -52,8 +52,8 @@ def apply() -> None:
         alarm_record, provisioners._cw_metric_alarm_record
     )
 
-    # It refused resource types that it did not know. It took references to resources that a template
-    # or its conditions leave out, and circles.
+    # It refused resource types that it did not know. It took references to resources that a
+    # template or its conditions leave out, and circles.
     for module in (changesets, handlers):
         module.validate_template_support = partial(check_template, module.validate_template_support)
 

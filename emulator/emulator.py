@@ -286,7 +286,8 @@ class Emulator:
             port = variable(self.port)
             raise Failure(
                 f"This clone's chat runs on port {self.port} already: `make chat{port}` connects, "
-                f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts another."
+                f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts "
+                "another."
             )
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,6 +1,6 @@
 # `. scripts/uv.sh`: sets $uv to the uv on PATH if it is 0.5 or newer, else to one that PYTHON
-# installs into .local/uv. Since uv does not read pip's settings, this exports those of the machine's
-# registry.
+# installs into .local/uv. Since uv does not read pip's settings, this exports those of the
+# machine's registry.
 
 uv=.local/uv/bin/uv
 if uv --version 2>/dev/null | grep -Eq '^uv (0\.([5-9]|[1-9][0-9])|[1-9])'; then

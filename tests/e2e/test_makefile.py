@@ -57,7 +57,8 @@ def test_a_python_that_will_not_do(tmp_path: Path, script: str | None, said: str
     assert status != 0
     assert said in printed
     assert printed.splitlines()[-1] == (
-        f"{python} is not Python 3.11 or newer; install that, or name it: make PYTHON=python3.12 ..."
+        f"{python} is not Python 3.11 or newer; install that, or name it: "
+        "make PYTHON=python3.12 ..."
     )
 
 
