@@ -37,7 +37,8 @@ status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403
 
 
 def apply() -> None:
-    # It took addresses, frames and messages of any length, and binary frames.
+    # It took addresses, frames and messages of any length, and binary frames. And it ended without
+    # closing its WebSockets.
     ws_stream.WebsocketBuffer = Counted
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
@@ -52,9 +53,6 @@ def apply() -> None:
         authorize, apigateway._invoke_request_authorizer_lambda
     )
     apigateway_v1._call_lambda_raw = partial(call, apigateway_v1._call_lambda_raw)
-
-    # It ended without closing its WebSockets.
-    apigateway.handle_websocket = partial(converse_until_ending, apigateway.handle_websocket)
 
 
 class Counted(ws_stream.WebsocketBuffer):
@@ -89,7 +87,10 @@ class Counted(ws_stream.WebsocketBuffer):
 async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
 ) -> None:
-    """Handles a WebSocket, unless its address is too long; AWS names no status for that."""
+    """Handles a WebSocket, unless its address is too long; AWS names no status for that.
+
+    `say_goodbye` can close the WebSocket meanwhile.
+    """
     (host,), path = values(scope, b"host"), scope["raw_path"].decode()
     if len(f"ws://{host}{path}?{scope['query_string'].decode()}") > ADDRESS:
         await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
@@ -110,13 +111,19 @@ async def converse(
 
     async def receive_or_close() -> Any:
         message = await receive()
+        if ending.is_set():  # functions are being killed, and cannot be told that somebody left
+            await asyncio.Future()
         code = message.get("refused")
         if code is None:
             return message
         await send({"type": "websocket.close", "code": code})
         return {"type": "websocket.disconnect", "code": code}
 
-    await original(scope, receive_or_close, send_or_refuse, *arguments, **options)
+    conversations[send] = asyncio.get_running_loop()
+    try:
+        await original(scope, receive_or_close, send_or_refuse, *arguments, **options)
+    finally:
+        del conversations[send]
 
 
 async def post(
@@ -210,24 +217,6 @@ def may_invoke(uri: str, source: str) -> bool:
     )
     found = iam_evaluator.evaluate_resource_policy(policy, invocation, service=GATEWAY)
     return found.decision == "Allow"
-
-
-async def converse_until_ending(
-    original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
-) -> None:
-    """Handles a WebSocket, which `say_goodbye` can close meanwhile."""
-
-    async def receive_unless_ending() -> Any:
-        message = await receive()
-        if ending.is_set():  # functions are being killed, and cannot be told that somebody left
-            await asyncio.Future()
-        return message
-
-    conversations[send] = asyncio.get_running_loop()
-    try:
-        await original(scope, receive_unless_ending, send, *arguments, **options)
-    finally:
-        del conversations[send]
 
 
 def say_goodbye() -> None:

@@ -47,20 +47,15 @@ logger = logging.getLogger("chalice-chat")
 
 
 def apply() -> None:
-    # It refused templates with resource types that it did not know ...
-    provisioners._RESOURCE_HANDLERS = Handlers(provisioners._RESOURCE_HANDLERS)
-    changesets._RESOURCE_HANDLERS = provisioners._RESOURCE_HANDLERS
-
-    # ... and alarms over several metrics.
+    # It refused alarms over several metrics.
     provisioners._cw_metric_alarm_record = partial(
         alarm_record, provisioners._cw_metric_alarm_record
     )
 
-    # It took references to resources that a template or its conditions leave out, and circles.
+    # It refused resource types that it did not know. It took references to resources that a
+    # template or its conditions leave out, and circles.
     for module in (changesets, handlers):
-        module.validate_template_support = partial(
-            check_references, module.validate_template_support
-        )
+        module.validate_template_support = partial(check_template, module.validate_template_support)
 
     # It gave a name to two resources, which then were one.
     stacks._validation_errors = partial(with_taken_names, stacks._validation_errors)
@@ -76,29 +71,31 @@ def apply() -> None:
         actions[action] = partial(refuse_update, actions[action])
 
 
-def check_references(
+def check_template(
     original: Any, template: Any, conditions: dict[str, bool], params: Any = None
 ) -> None:
     """Raises ValueError if a name leads nowhere, or resources refer to each other in a circle.
 
     Without `params`, as in ValidateTemplate, conditions may hold or not. On AWS, a template with a
-    transform is checked after CreateChangeSet has answered, and its change set fails.
+    transform is checked after CreateChangeSet has answered, and its change set fails. A type of
+    AWS that is not emulated passes, and gets a handler that does nothing.
     """
+    resources, outputs = template.get("Resources") or {}, template.get("Outputs") or {}
+    for kind in {str(each.get("Type")) for each in resources.values()}:
+        if kind.startswith("AWS::"):
+            nothing = {"create": partial(create_nothing, kind), "delete": lambda *arguments: None}
+            provisioners._RESOURCE_HANDLERS.setdefault(kind, nothing)
     original(template, conditions, params=params)
     if "Transform" in template:  # ValidateTemplate does not apply it
         return
-    resources, outputs = template.get("Resources") or {}, template.get("Outputs") or {}
     named = PSEUDO_PARAMETERS | set(template.get("Parameters") or {}) | set(resources)
-    check_names(
-        "Template format error: {} in the Resources block of the template", resources, named
-    )
-    check_names("{} in the Outputs block of the template", outputs, named)
+    refuse_unresolved(resources, outputs, named)
     if params is None:
         return
     there = present(resources, conditions)
-    named -= resources.keys() - there.keys()
-    check_names("Template format error: {} in the Resources block of the template", there, named)
-    check_names("{} in the Outputs block of the template", present(outputs, conditions), named)
+    refuse_unresolved(
+        there, present(outputs, conditions), named - (resources.keys() - there.keys())
+    )
     try:
         TopologicalSorter(
             {name: references(each) & there.keys() for name, each in there.items()}
@@ -108,10 +105,17 @@ def check_references(
         raise ValueError(f"Circular dependency between resources: [{circle}]") from None
 
 
-def check_names(message: str, section: dict[str, Any], named: set[str]) -> None:
-    missing = ", ".join(sorted(set().union(*map(references, section.values())) - named))
-    if missing:
-        raise ValueError(message.format(f"Unresolved resource dependencies [{missing}]"))
+def refuse_unresolved(resources: dict[str, Any], outputs: dict[str, Any], named: set[str]) -> None:
+    for section, beginning, block in (
+        (resources, "Template format error: ", "Resources"),
+        (outputs, "", "Outputs"),
+    ):
+        missing = ", ".join(sorted(set().union(*map(references, section.values())) - named))
+        if missing:
+            raise ValueError(
+                f"{beginning}Unresolved resource dependencies [{missing}] in the {block} block of "
+                "the template"
+            )
 
 
 def references(definition: dict[str, Any]) -> set[str]:
@@ -171,9 +175,9 @@ def with_taken_names(original: Any, resources: Any, ordered: Any, *context: Any)
 
 def is_taken(kind: str, key: str, name: str) -> bool:
     """Whether a resource has the name: any of the account or, of some kinds, any of a stack."""
-    if changesets._IMPORT_LOOKUPS.get(kind, ((),))[0] == (key,):
-        found = {"ResourceType": kind, "ResourceIdentifier": {key: name}}
-        return changesets._import_not_found([found]) is None
+    keys, reason_not_found = changesets._IMPORT_LOOKUPS.get(kind, ((), None))
+    if keys == (key,):
+        return reason_not_found(name) is None
     return any(
         each["ResourceType"] == kind and each["Properties"].get(key) == name
         for stack in existing_stacks().values()
@@ -265,18 +269,6 @@ def check_exports(original: Any, *arguments: Any) -> Any:
             raise ValueError(f"Export {name} cannot be {change} as it is in use by {used}")
         del cloudformation._exports[name]  # the new ones are added later
     return outputs, exports
-
-
-class Handlers(dict[str, Any]):
-    """Handlers by resource type; an unknown AWS type gets one that does nothing."""
-
-    def __contains__(self, kind: object) -> bool:
-        return super().__contains__(kind) or str(kind).startswith("AWS::")
-
-    def get(self, kind: str, default: Any = None) -> Any:
-        if kind in self and not super().__contains__(kind):
-            return {"create": partial(create_nothing, kind), "delete": lambda *arguments: None}
-        return super().get(kind, default)
 
 
 def create_nothing(kind: str, name: str, properties: Any, stack: str) -> tuple[str, dict[str, Any]]:

@@ -17,15 +17,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import boto3
-from botocore.exceptions import ClientError
 
-from emulator.processes import await_group, collect, kill_group, lock, locked, signals_held
+from emulator.processes import clear_up, locked
 from scripts.package import package
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +45,7 @@ READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its tim
 CLEARED_WITHIN = 3.0  # seconds, for one that was killed
 GOODBYE_WITHIN = 3.0  # seconds; half a second, but on a machine that stands still
 
-# Of the caller's environment, a process of the local chat gets these. pip gets REGISTRY too.
+# Of the caller's environment, a process of the local chat gets these. Commands get REGISTRY too.
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR")
 REGISTRY = re.compile(
     r"PIP_(\w*(INDEX_URL|FIND_LINKS|HOST|PROXY|CERT|CACHE_DIR|CONFIG_FILE|TIMEOUT|RETRIES))"
@@ -65,8 +63,7 @@ def aws_environment(port: int) -> dict[str, str]:
 
     Only `KEPT` of it is the caller's: no setting of AWS or of Python, no proxy.
     """
-    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
-    return kept | {
+    return of_the_caller(KEPT) | {
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
@@ -76,6 +73,10 @@ def aws_environment(port: int) -> dict[str, str]:
         "AWS_PAGER": "",
         "no_proxy": with_this_machine(os.environ),
     }
+
+
+def of_the_caller(names: re.Pattern[str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if names.fullmatch(name)}
 
 
 def with_this_machine(environment: Mapping[str, str]) -> str:
@@ -105,11 +106,9 @@ def endpoint_of(port: int, api_id: str) -> str:
 class Emulator:
     """MiniStack on a port of this machine's own address.
 
-    As a context manager it starts and stops it, with IAM enforced and nothing kept: leaving closes
-    its connections, ends every process it started and removes `directory`, where all of its files
-    are, which only their owner can read. Beside that is a file that it locks, so no other uses the
-    directory meanwhile. Without that it is a way to reach one that is running, by the credentials
-    in `exports`, a file for shells: every run has its own.
+    Use `with` to start and stop one, with IAM enforced and nothing kept. Otherwise this talks to
+    one that is running. All files are in `directory`, by default in `.local`, which only their
+    owner can read. The credentials, which are new in each run, are in `exports`, a file for shells.
 
     `say` is told each step before it begins. `functions_output` gets the output of the functions.
     """
@@ -117,36 +116,48 @@ class Emulator:
     def __init__(
         self,
         port: int,
-        directory: Path,
+        directory: Path | None = None,
         *,
         say: Callable[[str], None] = lambda step: None,
         functions_output: IO[str] | None = None,
     ) -> None:
         self.port = port
-        self.directory = directory
-        self.log = directory / "emulator.log"
-        self.exports = directory / "environment"
+        self.directory = directory or directory_of(port)
+        self.log = self.directory / "emulator.log"
+        self.exports = self.directory / "environment"
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
         self._deployed_at = 0  # Unix time, in whole seconds
 
-    def __enter__(self) -> Emulator:
-        try:
-            self._start()
-        except BaseException:
-            self._stop()
-            raise
+    def __enter__(self) -> Self:
+        """Starts MiniStack, and locks the directory.
+
+        It ends, with all processes that it or `run` has started, when the pipe to it closes: at
+        the end of the block, or when this process ends, even by SIGKILL. Then the directory is
+        removed and unlocked.
+        """
+        self._require_place()
+        file = self.directory.with_name(f"{self.directory.name}.lock")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        with ExitStack() as stack:
+            try:
+                lock = stack.enter_context(locked(file, CLEARED_WITHIN))
+            except BlockingIOError:
+                raise Failure(
+                    f"Another `make run` is at work on port {self.port} here; stop it, or choose "
+                    f"another port, as in {elsewhere(self.port)}."
+                ) from None
+            shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
+            self._server = self._start(lock)
+            stack.callback(self._stop, self._server, lock)
+            self._wait_until_ready(self._server)
+            self._started = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop()
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -164,13 +175,11 @@ class Emulator:
 
     def is_deploying(self) -> bool:
         """Whether some process deploys onto it just now."""
-        turn = self.directory / "turn"
-        if not turn.exists():
-            return False
-        found = lock(turn, 0)
-        if found is not None:
-            os.close(found)
-        return found is None
+        try:
+            with locked(self.directory, patience=0):
+                return False
+        except BlockingIOError:
+            return True
 
     def is_running(self) -> bool:
         """Whether a MiniStack (not just anything) answers on the port, and was started here."""
@@ -189,9 +198,7 @@ class Emulator:
         Waits until no other process deploys.
         """
         self._make_directory()
-        turn = self.directory / "turn"
-        turn.touch()
-        with locked(turn):
+        with locked(self.directory):
             self.deploy_template(self.package(project), stack=stack, parameters=parameters)
         return self.url(stack)
 
@@ -199,7 +206,7 @@ class Emulator:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
-        package(project, out, lambda command, copy: self.run(*command, cwd=copy, needs=REGISTRY))
+        package(project, out, lambda command, copy: self.run(*command, cwd=copy))
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
         template = out / "template.yml"
@@ -229,153 +236,110 @@ class Emulator:
     def delete(self, stack: str = STACK) -> None:
         """Deletes a stack, and returns once nothing of it is left."""
         cloudformation = self.client("cloudformation")
-        try:
-            cloudformation.delete_stack(StackName=stack)
-        except ClientError as error:
-            raise failure(("aws", "cloudformation", "delete-stack"), "", str(error)) from None
+        cloudformation.delete_stack(StackName=stack)
         cloudformation.get_waiter("stack_delete_complete").wait(
             StackName=stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
         )
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
-        return f"ws://{endpoint_of(self.port, self._output(stack, 'WebsocketAPIId'))}"
+        api = outputs(self.client("cloudformation"), stack)["WebsocketAPIId"]
+        return f"ws://{endpoint_of(self.port, api)}"
 
     def page_url(self, stack: str = STACK) -> str | None:
         """The address of the web page; None if the stack has none."""
-        api_id = self._output(stack, "RestAPIId")
-        return f"http://{endpoint_of(self.port, api_id)}/" if api_id else None
+        api = outputs(self.client("cloudformation"), stack).get("RestAPIId")
+        return f"http://{endpoint_of(self.port, api)}/" if api else None
 
-    def run(self, *command: str, cwd: Path = ROOT, needs: re.Pattern[str] | None = None) -> str:
-        """Runs a program of .venv and returns its output; prints that if it fails.
+    def run(self, *command: str, cwd: Path = ROOT) -> None:
+        """Runs a program of .venv, and prints its output if it fails.
 
-        `needs` are names of the caller's variables that it gets too. It joins the process group of the emulator that this started, so that one kill ends both and
-        all their children; without an emulator, it has a group of its own.
+        It is in the process group of the emulator that this started, so it ends with that.
         """
         if self._server is not None:
             self.require_alive()
-        temporary = self._make_directory()
-        needed = {
-            name: value for name, value in os.environ.items() if needs and needs.fullmatch(name)
-        }
-        process = None
-        try:
-            with signals_held():
-                process = subprocess.Popen(
-                    [str(BIN / command[0]), *command[1:]],
-                    cwd=cwd,
-                    env=needed
-                    | self.environment
-                    | {"TMPDIR": str(temporary)},  # removed with the rest
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    process_group=self._server.pid if self._server else 0,
-                )
-            output, errors = process.communicate()
-        except BaseException:
-            if process is not None:
-                kill_group((self._server or process).pid)
-                collect(process.pid)
-            raise
-        if process.returncode != 0:
-            raise failure(command[:2], output, errors)
-        return output
+        done = subprocess.run(
+            [BIN / command[0], *command[1:]],
+            cwd=cwd,
+            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": self._make_directory()},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            process_group=self._server.pid if self._server else None,
+        )
+        if done.returncode != 0:
+            print(f"\n{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
+            raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
 
-    def _output(self, stack: str, name: str) -> str:
-        """An output of a stack; empty if there is none of this name."""
-        try:
-            (found,) = self.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-        except ClientError as error:
-            raise Failure(str(error)) from None
-        outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
-        return str(outputs.get(name, ""))
-
-    def _make_directory(self) -> Path:
+    def _make_directory(self) -> str:
         """Makes the directory, if it is not there, and returns the one in it for others' files."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
-        return temporary
+        return str(temporary)
 
-    def _start(self) -> None:
+    def _require_place(self) -> None:
+        """Raises a Failure if the emulator is not installed, or the port is taken."""
         if not EMULATOR_PYTHON.exists():
             raise Failure("The emulator is not installed; use `make run` or `make test`.")
         if self.is_running():
-            port = f" PORT={self.port}" if self.port != DEFAULT_PORT else ""
+            port = variable(self.port)
             raise Failure(
                 f"This clone's chat runs on port {self.port} already: `make chat{port}` connects, "
-                f"`make redeploy{port}` deploys a change, and "
-                f"`make run PORT={other_port(self.port)}` starts another."
+                f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts "
+                "another."
             )
-        require_free_port(self.port)
-        self._lock = self._lock_directory()
-        shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, self.port))
+            except OSError as error:
+                raise Failure(
+                    f"Port {self.port} cannot be used ({error.strerror}); choose another, as in "
+                    f"{elsewhere(self.port)}."
+                ) from None
+
+    def _start(self, lock: int) -> subprocess.Popen[bytes]:
         temporary = self._make_directory()
         self._write_exports()
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        with self.log.open("w") as log_file, signals_held():
-            self._server = subprocess.Popen(
-                [
-                    EMULATOR_PYTHON,
-                    "-m",
-                    "emulator.server",
-                    self.directory,
-                    str(self._lock),
-                ],
-                cwd=ROOT,
-                env=self._server_environment(temporary),
-                stdin=subprocess.PIPE,  # ends when this process does
-                stdout=self._functions_output or log_file,
-                stderr=log_file,
-                process_group=0,  # no session: processes of another one could not join it
-                pass_fds=[self._lock],  # locked until its files are removed, even if this is killed
-            )
-        self._wait_until_ready()
-
-    def _write_exports(self) -> None:
-        secret = dict(zip(KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
-        aws = aws_environment(self.port) | secret
-        with open(os.open(self.exports, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            print(
-                "unset AWS_PROFILE $(env | sed -n 's/^\\(AWS_[A-Za-z0-9_]*\\)=.*/\\1/p')", file=file
-            )
-            for name, value in aws.items():
-                if name.startswith("AWS_"):
-                    print(f"export {name}={value}", file=file)
-            print(f'export no_proxy="${{no_proxy:+$no_proxy,}}{HOST}"', file=file)
-
-    def _lock_directory(self) -> int:
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
-        file = self.directory.with_name(f"{self.directory.name}.lock")
-        file.touch()
-        locked = lock(file, CLEARED_WITHIN)
-        if locked is None:
-            raise Failure(
-                f"Another `make run` is at work on port {self.port} here; stop it, or choose "
-                f"another port, as in `make run PORT={other_port(self.port)}`."
-            )
-        return locked
-
-    def _server_environment(self, temporary: Path) -> dict[str, str]:
-        """The functions inherit this."""
-        return self.environment | {
+        settings = {  # the functions inherit them
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": HOST,
             "AUTH": "true",
             "SERVICES": SERVICES,
             "IOT_MTLS_ENABLED": "0",
             "LOG_LEVEL": "WARNING",
-            "TMPDIR": str(temporary),
-            "STATE_DIR": str(temporary / "state"),
+            "TMPDIR": temporary,
+            "STATE_DIR": f"{temporary}/state",
         }
+        with self.log.open("w") as log_file:
+            return subprocess.Popen(
+                [EMULATOR_PYTHON, "-m", "emulator.server", self.directory, str(lock)],
+                cwd=ROOT,
+                env=self.environment | settings,
+                stdin=subprocess.PIPE,  # closes when this process ends
+                stdout=self._functions_output or log_file,
+                stderr=log_file,
+                process_group=0,  # no session: processes of another one could not join it
+                pass_fds=[lock],
+            )
 
-    def _wait_until_ready(self) -> None:
-        assert self._server is not None
+    def _write_exports(self) -> None:
+        secret = dict(zip(KEYS, (secrets.token_hex(10), secrets.token_hex(20)), strict=True))
+        aws = aws_environment(self.port) | secret
+        lines = [
+            "unset AWS_PROFILE $(env | sed -n 's/^\\(AWS_[A-Za-z0-9_]*\\)=.*/\\1/p')",
+            *(f"export {name}={value}" for name, value in aws.items() if name.startswith("AWS_")),
+            f'export no_proxy="${{no_proxy:+$no_proxy,}}{HOST}"\n',
+        ]
+        self.exports.touch(mode=0o600, exist_ok=False)
+        self.exports.write_text("\n".join(lines))
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + READY_WITHIN
-        while self._process_that_answers() != str(self._server.pid):
-            if self._server.poll() is not None or time.monotonic() > deadline:
+        while self._process_that_answers() != str(server.pid):
+            if server.poll() is not None or time.monotonic() > deadline:
                 print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
                 raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
             time.sleep(0.05)
@@ -389,21 +353,20 @@ class Emulator:
         except (OSError, ValueError, LookupError, TypeError):
             return None
 
-    def _stop(self) -> None:
-        with signals_held():
-            if self._server is not None:
-                assert self._server.stdin is not None
-                self._server.stdin.close()  # so it closes its connections
-                deadline = time.monotonic() + GOODBYE_WITHIN
-                while self._server.poll() is None and time.monotonic() < deadline:
-                    time.sleep(0.02)
-                kill_group(self._server.pid)  # it has nothing to save
-                await_group(self._server.pid)
-                self._server = None
-            if self._lock is not None:
-                shutil.rmtree(self.directory, ignore_errors=True)
-                os.close(self._lock)
-                self._lock = None
+    def _stop(self, server: subprocess.Popen[bytes], lock: int) -> None:
+        self._server = None
+        assert server.stdin is not None
+        server.stdin.close()  # so it closes its connections, and ends
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(GOODBYE_WITHIN)
+        clear_up(server.pid, self.directory, lock).wait()
+
+
+def outputs(cloudformation: Any, stack: str) -> dict[str, str]:
+    """The outputs of a stack, and its status as `StackStatus`; raises ClientError without it."""
+    (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    listed = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
+    return listed | {"StackStatus": found["StackStatus"]}
 
 
 def read_exports(file: Path) -> dict[str, str]:
@@ -414,24 +377,15 @@ def read_exports(file: Path) -> dict[str, str]:
         return {}
 
 
-def failure(command: Sequence[str], output: str, errors: str) -> Failure:
-    """Prints the output of a command."""
-    print(f"\n{output}{errors}".rstrip(), file=sys.stderr)
-    return Failure(f"`{' '.join(command)}` failed, see above; fix that and retry.")
+def directory_of(port: int) -> Path:
+    """The directory with the files of the emulator that `make run` starts on a port."""
+    return ROOT / ".local" / str(port)
 
 
-def require_free_port(port: int) -> None:
-    """Raises a Failure when something listens on the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise Failure(
-                f"Port {port} cannot be used ({error.strerror}); choose another, as in "
-                f"`make run PORT={other_port(port)}`."
-            ) from None
+def variable(port: int) -> str:
+    """The end of a `make` command that is for this port."""
+    return f" PORT={port}" if port != DEFAULT_PORT else ""
 
 
-def other_port(port: int) -> int:
-    return port + 1 if port < 65535 else 4566
+def elsewhere(port: int) -> str:
+    return f"`make run PORT={port + 1 if port < 65535 else DEFAULT_PORT}`"

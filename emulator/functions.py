@@ -13,7 +13,7 @@ import threading
 import time
 import zipfile
 from contextlib import suppress
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
@@ -46,7 +46,10 @@ def apply(output: TextIO) -> None:
 
     # It sent all WebSocket messages of a function to one process, one at a time, and dropped the
     # function's output.
-    lambda_runtime.get_or_create_worker = Environments
+    lambda_runtime.get_or_create_worker = any_worker
+
+    # It did not log why a function's process did not start.
+    lambda_runtime.Worker.invoke = partialmethod(invoke_or_report, lambda_runtime.Worker.invoke)
 
     # It unpacked the code for each process of a function again.
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
@@ -70,44 +73,29 @@ def secret_credentials(original: Any, config: dict[str, Any]) -> Any:
     return original(config | {"Role": config["Role"].replace(":role/", f":role/{SECRET}/")})
 
 
-class Environments:
+def any_worker(
+    name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"
+) -> SimpleNamespace:
     """Replaces the one worker that the WebSocket code asks for; each call goes to a free worker.
 
     A call waits until one of `ENVIRONMENTS` is free. Otherwise 60 frames at once would start 60
     processes, which keep two cores busy for longer than the timeout of a function.
     """
 
-    def __init__(self, name: str, config: dict[str, Any], code: bytes, qualifier: str = "$LATEST"):
-        self._name, self._config, self._code, self._qualifier = name, config, code, qualifier
-
-    def invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+    def invoke(event: dict[str, Any], request_id: str) -> dict[str, Any]:
         with free_environments:
-            return self._invoke(event, request_id)
+            answer = lambda_svc._execute_function({"config": config, "code_zip": code}, event)
+        return {"status": "error" if answer.get("error") else "ok", "result": answer.get("body")}
 
-    def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
-        worker, _ = lambda_runtime.acquire_worker(
-            self._name, self._config, self._code, qualifier=self._qualifier
-        )
-        started = time.monotonic()
-        try:
-            result: dict[str, Any] = worker.invoke(event, request_id)
-        except RuntimeError as error:  # the process did not start; AWS logs that too
-            result = {"status": "error", "error": str(error)}
-        finally:
-            lambda_runtime.release_worker(worker)
-        self._publish(result, request_id, int((time.monotonic() - started) * 1000))
-        return result
+    return SimpleNamespace(invoke=invoke)
 
-    def _publish(self, result: dict[str, Any], request_id: str, milliseconds: int) -> None:
-        failed = result["status"] == "error"
-        text = result.get("log") or ""
-        if failed:
-            text = (
-                f"{text}\n[ERROR] {request_id} {result.get('trace') or result.get('error')}".strip()
-            )
-        lambda_svc._emit_lambda_logs(
-            {"config": self._config}, request_id, text, failed, milliseconds
-        )
+
+def invoke_or_report(worker: Any, original: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = original(worker, *arguments, **options)
+    except RuntimeError as error:  # the process did not start
+        return {"status": "error", "error": f"[ERROR] {error}", "log": ""}
+    return result
 
 
 class UnpackedOnce(zipfile.ZipFile):

@@ -68,14 +68,16 @@ class Gate:
         return None
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = OPEN_BYTES if is_open(scope) else SIGNED_BYTES
+        left = OPEN_BYTES if is_open(scope) else SIGNED_BYTES
+        is_too_large = left < sum(map(int, values(scope, b"content-length")))
         messages: list[dict[str, Any]] = []
-        while not messages or messages[-1].get("more_body"):
+        while not is_too_large and (not messages or messages[-1].get("more_body")):
             messages.append(await receive())
-            limit -= len(messages[-1].get("body", b""))
-            if limit < 0:
-                await answer(scope, send, "The request is too large for this emulator.", 413)
-                return
+            left -= len(messages[-1].get("body", b""))
+            is_too_large = left < 0
+        if is_too_large:
+            await answer(scope, send, "The request is too large for this emulator.", 413)
+            return
         body = b"".join(each.get("body", b"") for each in messages)
         if not is_open(scope) and (failure := signature_failure(scope, body)):
             await ministack._send_response(send, *failure)

@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import boto3
@@ -20,11 +19,11 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from emulator.emulator import (
     DEFAULT_PORT,
     HOST,
-    ROOT,
     STACK,
     Emulator,
     Failure,
-    endpoint_of,
+    outputs,
+    variable,
     with_this_machine,
 )
 
@@ -35,8 +34,14 @@ def run(main: Callable[[], int | None]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
     try:
         sys.exit(main())
-    except Failure as failure:
-        sys.exit(str(failure))
+    except NoRegionError:
+        sys.exit("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1")
+    except NoCredentialsError:
+        sys.exit("No credentials for AWS: run `aws configure`, or export AWS_PROFILE.")
+    except (Failure, BotoCoreError, ClientError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,25 +56,18 @@ def emulator_of(stack: str | None) -> Emulator | None:
     runs here.
     """
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if stack and endpoint.hostname == HOST and endpoint.port and has_region():
-        return Emulator(endpoint.port, directory_of(endpoint.port))
-    emulator = Emulator(port(), directory_of(port()))
-    if stack and (has_region() or not emulator.is_running()):
+    if stack and endpoint.hostname == HOST and endpoint.port:
+        return Emulator(endpoint.port)
+    emulator = Emulator(port())
+    if emulator.is_running():
+        return None if stack and boto3.Session().region_name else emulator
+    if stack:
         return None
-    if not emulator.is_running():
-        raise Failure(
-            f"No chat runs here on port {emulator.port}: start it with "
-            f"`make run{variable(emulator.port)}`, or name the stack of one on AWS, as in "
-            f"STACK={STACK}."
-        )
-    return emulator
-
-
-def has_region() -> bool:
-    try:
-        return boto3.Session().region_name is not None
-    except BotoCoreError:  # there is no such profile
-        return True
+    raise Failure(
+        f"No chat runs here on port {emulator.port}: start it with "
+        f"`make run{variable(emulator.port)}`, or name the stack of one on AWS, as in "
+        f"STACK={STACK}."
+    )
 
 
 def address(arguments: argparse.Namespace) -> str:
@@ -88,35 +86,21 @@ def addresses(stack: str | None) -> list[str]:
     """The address of a chat, after that of its page if it has one."""
     emulator = emulator_of(stack)
     outputs = outputs_of(stack, emulator)
-    if emulator is None:
-        page = outputs.get("EndpointURL")
-        chat = required("WebsocketConnectEndpointURL", outputs)
-    else:
-        api = outputs.get("RestAPIId")
-        page = api and f"http://{endpoint_of(emulator.port, api)}/"
-        chat = f"ws://{endpoint_of(emulator.port, required('WebsocketAPIId', outputs))}"
+    chat, page = required("WebsocketConnectEndpointURL", outputs), outputs.get("EndpointURL")
+    if emulator:
+        chat, page = emulator.url(stack or STACK), emulator.page_url(stack or STACK)
     return [page, chat] if page else [chat]
 
 
 def outputs_of(stack: str | None, emulator: Emulator | None) -> dict[str, str]:
     """The outputs of a stack on the emulator, or in the account and region of the environment."""
+    client = (emulator or boto3).client("cloudformation")
     try:
-        client = (emulator or boto3).client("cloudformation")
-        (found,) = client.describe_stacks(StackName=stack or STACK)["Stacks"]
-    except NoRegionError:
-        raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1") from None
-    except NoCredentialsError:
-        raise Failure(
-            "No credentials for AWS: run `aws configure`, or export AWS_PROFILE."
-        ) from None
+        return outputs(client, stack or STACK)
     except ClientError as error:
         if "does not exist" not in str(error):
-            raise Failure(str(error)) from None
+            raise
         raise Failure(no_stack(stack, emulator, client.meta.region_name)) from None
-    except BotoCoreError as error:
-        raise Failure(str(error)) from None
-    outputs = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
-    return outputs | {"StackName": found["StackName"], "StackStatus": found["StackStatus"]}
 
 
 def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
@@ -136,8 +120,7 @@ def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
 
 def required(name: str, outputs: dict[str, str]) -> str:
     if name not in outputs:
-        stack, status = outputs["StackName"], outputs["StackStatus"]
-        raise Failure(f"The stack {stack} is {status}, and has no output {name}.")
+        raise Failure(f"The stack is {outputs['StackStatus']}, and has no output {name}.")
     return outputs[name]
 
 
@@ -148,16 +131,6 @@ def port() -> int:
             f"PORT is a number from 1 to 65535, not {text!r}, as in `make run PORT=4567`."
         )
     return int(text)
-
-
-def directory_of(port: int) -> Path:
-    """The directory with the files of the emulator on a port."""
-    return ROOT / ".local" / str(port)
-
-
-def variable(port: int) -> str:
-    """The end of a `make` command that is for this port."""
-    return f" PORT={port}" if port != DEFAULT_PORT else ""
 
 
 def refusal(error: Exception) -> str:

@@ -27,10 +27,13 @@ def main() -> int:
                 f"Not audited: {pinned}, since PyPI's database of vulnerabilities is out of reach."
             )
             break
-        holes = [line for package in audited for line in vulnerabilities(package)]
-        print(f"{pinned}: {len(audited)} of {len(packages)} packages audited", *holes, sep="\n  ")
-        failed |= pinned == SHIPS and bool(holes)
-    return 1 if failed else 0
+        print(f"{pinned}: {len(audited)} of {len(packages)} packages audited")
+        for package in audited:
+            for hole in package["vulns"]:
+                failed |= pinned == SHIPS
+                fixed = ", ".join(hole["fix_versions"]) or "no version yet"
+                print(f"  {package['name']} {package['version']}: {hole['id']}, fixed in {fixed}")
+    return int(failed)
 
 
 def audit(pinned: Path) -> list[dict[str, Any]]:
@@ -42,14 +45,6 @@ def audit(pinned: Path) -> list[dict[str, Any]]:
         return []
     packages: list[dict[str, Any]] = json.loads(asked.stdout)["dependencies"]
     return packages
-
-
-def vulnerabilities(package: dict[str, Any]) -> list[str]:
-    return [
-        f"{package['name']} {package['version']}: {found['id']}, "
-        f"fixed in {', '.join(found['fix_versions']) or 'no version yet'}"
-        for found in package["vulns"]
-    ]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from itertools import takewhile
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from emulator.emulator import BIN, ROOT, Failure
+from scripts.address import run
 
 # CloudFormation updates no stack that has one of these states.
 WAYS_OUT = {
@@ -29,7 +30,7 @@ def require_bucket(bucket: str) -> None:
     """Raises a Failure without this bucket, without a region, or if they do not go together."""
     here = boto3.Session().region_name
     if not here:
-        raise Failure("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1")
+        raise NoRegionError
     try:
         found = boto3.client("s3").get_bucket_location(Bucket=bucket)["LocationConstraint"]
     except ClientError as error:
@@ -38,8 +39,6 @@ def require_bucket(bucket: str) -> None:
         raise Failure(
             f"There is no bucket {bucket}. Create it with 'aws s3 mb s3://{bucket}', then retry"
         ) from None
-    except BotoCoreError:
-        return
     place = {None: "us-east-1", "EU": "eu-west-1"}.get(found, found)
     if place != here:
         raise Failure(
@@ -50,11 +49,9 @@ def require_bucket(bucket: str) -> None:
 
 def way_out(stack: str) -> str | None:
     """What to do before this stack can be updated; None if it can, or is not there."""
-    newest = next(events(stack), None)
-    if newest is None or newest["PhysicalResourceId"] != newest["StackId"]:
-        return None
-    status = newest["ResourceStatus"]
-    if status not in WAYS_OUT:
+    newest = next(events(stack), {})
+    status = newest.get("ResourceStatus")
+    if newest.get("PhysicalResourceId") != newest.get("StackId") or status not in WAYS_OUT:
         return None
     command = f"aws cloudformation {WAYS_OUT[status]} --stack-name {stack}"
     return f"The stack {stack} is {status}. Before you deploy again: {command}"
@@ -62,8 +59,7 @@ def way_out(stack: str) -> str | None:
 
 def package(bucket: str) -> str:
     """Packages the app and uploads its code; returns the path of the template to deploy."""
-    packaged = subprocess.run([sys.executable, "-m", "scripts.package", "out"], cwd=ROOT)
-    if packaged.returncode != 0:
+    if subprocess.call([sys.executable, "-m", "scripts.package", "out"], cwd=ROOT) != 0:
         raise Failure("The app could not be packaged.")
     template = "out/template.yml"
     aws(
@@ -75,16 +71,14 @@ def package(bucket: str) -> str:
 
 def require_parameters(template: str, parameters: list[str]) -> None:
     """Raises a Failure for a parameter that the template lacks: the AWS CLI would ignore it."""
-    try:
+    with suppress(BotoCoreError, ClientError):  # `aws cloudformation deploy` says more
         answer = boto3.client("cloudformation").validate_template(
             TemplateBody=(ROOT / template).read_text()
         )
-    except (BotoCoreError, ClientError):
-        return  # `aws cloudformation deploy` says more
-    known = sorted(each["ParameterKey"] for each in answer["Parameters"])
-    for name in (parameter.partition("=")[0] for parameter in parameters):
-        if name not in known:
-            raise Failure(f"There is no parameter {name}; there are: {', '.join(known)}.")
+        known = sorted(each["ParameterKey"] for each in answer["Parameters"])
+        for name in (parameter.partition("=")[0] for parameter in parameters):
+            if name not in known:
+                raise Failure(f"There is no parameter {name}; there are: {', '.join(known)}.")
 
 
 def deploy(stack: str, template: str, parameters: list[str]) -> None:
@@ -140,28 +134,21 @@ def aws(*command: str) -> None:
         raise Failure(run.stderr.strip())
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--template", help="deploy this one, not the app")
     parser.add_argument("--bucket", default="", help="where the app's package goes")
     parser.add_argument("parameters", nargs="*", help="Name=value")
     arguments = parser.parse_args()
-    try:
-        if not arguments.template:
-            require_bucket(arguments.bucket)
-        if stuck := way_out(arguments.stack):
-            raise Failure(stuck)
-        template = arguments.template or package(arguments.bucket)
-        require_parameters(template, arguments.parameters)
-        deploy(arguments.stack, template, arguments.parameters)
-    except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    if not arguments.template:
+        require_bucket(arguments.bucket)
+    if stuck := way_out(arguments.stack):
+        raise Failure(stuck)
+    template = arguments.template or package(arguments.bucket)
+    require_parameters(template, arguments.parameters)
+    deploy(arguments.stack, template, arguments.parameters)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

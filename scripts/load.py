@@ -13,8 +13,8 @@ import statistics
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from typing import Self
 
 from emulator.emulator import STACK, Emulator
 from scripts.address import add_arguments, address, emulator_of, run
@@ -116,34 +116,20 @@ class Load:
         }
 
 
-class Flooder(threading.Thread):
+def flood(url: str, ended: threading.Event) -> Counter[str]:
     """Sends without a pause, alone in a room, and connects again when disconnected."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(daemon=True)
-        self._url = url
-        self._ended = threading.Event()
-        self.frames = self.connections = 0
-
-    def run(self) -> None:
-        while not self._ended.is_set():
-            self.connections += 1
-            name = f"flooder-{secrets.token_hex(4)}"
-            with suppress(Difference), Talker(self._url, name) as client:
-                client.enters(name)
-                while not self._ended.is_set():
-                    client.says("/ls")
-                    self.frames += 1
-                    if select.select([client], [], [], 0)[0]:
-                        client.next()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self.join()
+    sent: Counter[str] = Counter()
+    while not ended.is_set():
+        sent["connections of the flooders"] += 1
+        name = f"flooder-{secrets.token_hex(4)}"
+        with suppress(Difference), Talker(url, name) as client:
+            client.enters(name)
+            while not ended.is_set():
+                client.says("/ls")
+                sent["frames of the flooders"] += 1
+                if select.select([client], [], [], 0)[0]:
+                    client.next()
+    return sent
 
 
 def rows_left(emulator: Emulator) -> int:
@@ -176,18 +162,19 @@ def load(
         f"for {seconds:g} s\n",
         flush=True,
     )
-    talk = Load(url, people, rooms, seconds)
-    try:
-        with ExitStack() as stack:
-            floods = [stack.enter_context(Flooder(url)) for _ in range(flooders)]
+    talk, ended = Load(url, people, rooms, seconds), threading.Event()
+    with ThreadPoolExecutor(max(1, flooders)) as pool:
+        floods = [pool.submit(flood, url, ended) for _ in range(flooders)]
+        try:
             talk.run()
-    except Difference as difference:
-        print(f"FAILED  {difference}")
-        return False
+        except Difference as difference:
+            print(f"FAILED  {difference}")
+            return False
+        finally:
+            ended.set()
     figures = talk.figures()
-    if floods:
-        figures["frames of the flooders"] = f"{sum(each.frames for each in floods):,}"
-        figures["their connections"] = f"{sum(each.connections for each in floods):,}"
+    for name, count in sum((each.result() for each in floods), Counter()).items():
+        figures[name] = f"{count:,}"
     if emulator:
         figures["rows left in the table"] = f"{rows_left(emulator):,}"
     for name, figure in figures.items():

@@ -6,9 +6,7 @@ import argparse
 import time
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
 
-from emulator.emulator import Failure
 from scripts.address import emulator_of, outputs_of, required, run
 
 
@@ -19,14 +17,11 @@ def main() -> None:
     arguments = parser.parse_args()
     emulator = emulator_of(arguments.stack)
     group = required("FunctionLogs", outputs_of(arguments.stack, emulator))
-    try:
-        pages = (emulator or boto3).client("logs").get_paginator("filter_log_events")
-        start = int((time.time() - 60 * arguments.minutes) * 1000)
-        for page in pages.paginate(logGroupName=group, startTime=start):
-            for event in page["events"]:
-                print(event["message"].rstrip("\n"))
-    except (BotoCoreError, ClientError) as error:
-        raise Failure(str(error)) from None
+    pages = (emulator or boto3).client("logs").get_paginator("filter_log_events")
+    start = int((time.time() - 60 * arguments.minutes) * 1000)
+    for page in pages.paginate(logGroupName=group, startTime=start):
+        for event in page["events"]:
+            print(event["message"].rstrip("\n"))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+
+from confusable_homoglyphs import categories
+from confusable_homoglyphs.confusables import confusables_data
 
 from chalicelib.text.names import fold
 
@@ -98,7 +98,7 @@ def confusables() -> Iterator[tuple[str, str]]:
     The package lists each of the two under the other. The one with several entries is the text; if
     neither has several, the character comes first.
     """
-    listed = {plain(text): entries for text, entries in data("confusables.json").items()}
+    listed = {plain(text): entries for text, entries in confusables_data.items()}
     order = {text: n for n, text in enumerate(listed)}
     for source, (entry, *others) in listed.items():
         target = plain(entry["c"])
@@ -113,15 +113,7 @@ def plain(text: str) -> str:
 
 @cache
 def script(character: str) -> str:
-    categories = data("categories.json")
-    ranges = categories["code_points_ranges"]
-    start, end, index, _ = ranges[bisect(ranges, [ord(character) + 1]) - 1]
-    return categories["iso_15924_aliases"][index] if start <= ord(character) <= end else ""
-
-
-@cache
-def data(name: str) -> Any:
-    return json.loads(files("confusable_homoglyphs").joinpath(name).read_text("utf-8"))
+    return str(categories.alias(character))
 
 
 def content() -> str:

@@ -12,16 +12,13 @@ import sys
 import time
 from types import FrameType
 
-from emulator.emulator import BIN, HOST, Emulator, Failure
-from emulator.processes import STOPPING
+from emulator.emulator import BIN, HOST, Emulator, Failure, variable
 from emulator.user_pool import UserPool
-from scripts.address import directory_of, variable
 from scripts.address import port as chosen_port
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
-
-HAS_TERMINAL = os.isatty(0)
 
 
 class Stopped(Exception):
@@ -48,10 +45,11 @@ class Steps:
 def run(port: int) -> None:
     """Starts the emulator, deploys the chat, and shows the functions' output until stopped."""
     people_sign_in = signs_in()
+    make, terminal = os.getppid(), select.poll()
+    if os.isatty(0):
+        terminal.register(0, 0)  # when it closes, only make may be told, which does not pass it on
     steps = Steps()
-    with Emulator(
-        port, directory_of(port), say=steps.begin, functions_output=sys.stdout
-    ) as emulator:
+    with Emulator(port, say=steps.begin, functions_output=sys.stdout) as emulator:
         pool = None
         if people_sign_in:
             steps.begin("Creating a user pool")
@@ -62,31 +60,19 @@ def run(port: int) -> None:
             pool.allow_page(page)
         steps.end()
         print(how_to_use(url, page, emulator, pool), flush=True)
-        while not terminal_has_hung_up():
+        while os.getppid() == make and not terminal.poll(500):
             emulator.require_alive()
-            time.sleep(0.5)
 
 
 def redeploy(port: int) -> None:
     """Deploys the app, as it is now, onto the emulator that `run` started on this port."""
     steps = Steps()
-    emulator = Emulator(port, directory_of(port), say=steps.begin)
+    emulator = Emulator(port, say=steps.begin)
     if not emulator.is_running():
         raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
     url = emulator.deploy()
     steps.end()
     print(f"Deployed: {url}")
-
-
-def terminal_has_hung_up() -> bool:
-    """Whether this was started from a terminal that has closed since.
-
-    The signal for that reaches only the session's first process. If that is make, as in
-    `ssh -t host make run`, make does not pass it on.
-    """
-    terminal = select.poll()
-    terminal.register(0, 0)
-    return HAS_TERMINAL and any(event & select.POLLHUP for _, event in terminal.poll(0))
 
 
 def signs_in() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -21,7 +22,6 @@ from typing import Any, Protocol
 
 from playwright.sync_api import Browser
 
-from emulator.processes import kill_group
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import free_port
 from tests.e2e.tabs import chromium
@@ -273,7 +273,9 @@ def started(
     try:
         yield
     finally:
-        kill_group(process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def await_start(condition: Callable[[], bool]) -> None:

@@ -7,7 +7,9 @@ import http.client
 import json
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +19,7 @@ import websocket
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from emulator.emulator import HOST, REGION
+from emulator.emulator import EMULATOR_PYTHON, HOST, REGION, ROOT, aws_environment
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import Cloud, new_cloud
 
@@ -227,25 +229,79 @@ def test_what_is_not_signed_is_refused(cloud: Cloud, method: str, path: str, how
         assert answer(cloud, path + query, method)[0] in (400, 403)
 
 
-def request(cloud: Cloud, path: str, announced: int, body: bytes = b"") -> int:
-    """The status of a POST with an unknown key, of whose body only a part is sent."""
+def made_up(key: str, now: str) -> str:
+    """A signature that looks right for as long as nobody computes it."""
+    return (
+        f"AWS4-HMAC-SHA256 Credential={key}/{now[:8]}/{REGION}/lambda/aws4_request, "
+        f"SignedHeaders=host;x-amz-date, Signature={'0' * 64}"
+    )
+
+
+def announce(cloud: Cloud, path: str, key: str, size: int) -> int:
+    """The status of a POST with this key and a made-up signature, of whose body nothing is sent."""
     with socket.create_connection((HOST, cloud.emulator.port), timeout=PATIENCE) as connection:
-        key = f"AKIANOBODY/20260101/{REGION}/lambda/aws4_request"
+        now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {HOST}:{cloud.emulator.port}\r\n"
-            f"Authorization: AWS4-HMAC-SHA256 Credential={key}, SignedHeaders=host, Signature=0\r\n"
-            f"X-Amz-Date: 20260101T000000Z\r\nContent-Length: {announced}\r\n\r\n"
+            f"Authorization: {made_up(key, now)}\r\nX-Amz-Date: {now}\r\n"
+            f"Content-Length: {size}\r\n\r\n"
         )
-        connection.sendall(head.encode() + body)
+        connection.sendall(head.encode())
         return int(connection.makefile("rb").readline().split()[1])
 
 
 def test_the_body_of_an_unsigned_request_is_not_read(cloud: Cloud) -> None:
-    assert request(cloud, "/2015-03-31/functions/", 199_000_000) == 403
+    assert announce(cloud, "/2015-03-31/functions/", "AKIANOBODY", 199_000_000) == 403
 
 
-def test_a_body_for_a_public_route_is_bounded(cloud: Cloud, page: str) -> None:
-    assert request(cloud, page, 199_000_000, bytes(11_000_000)) == 413
+def test_bodies_are_bounded(cloud: Cloud, page: str) -> None:
+    key, _ = own_credentials(cloud)
+    assert announce(cloud, page, "AKIANOBODY", 11_000_000) == 413
+    assert announce(cloud, "/2015-03-31/functions/", key, 84_000_000) == 413
+
+
+SEND_CHUNKS = """
+import asyncio, sys
+from emulator import gate, patches
+
+path, authorization, now = sys.argv[1:]
+patches.apply(sys.stdout)
+gate.OPEN_BYTES, gate.SIGNED_BYTES = 100, 1000
+headers = [(b"host", b"localhost:1"), (b"authorization", authorization.encode())]
+headers += [(b"x-amz-date", now.encode())]
+scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": headers}
+chunks = status = 0
+
+async def receive():
+    global chunks
+    chunks += 1
+    return {"type": "http.request", "body": bytes(30), "more_body": True}
+
+async def send(message):
+    global status
+    status = message.get("status", status)
+
+asyncio.run(gate.Gate(None, 1)(scope, receive, send))
+print(status, chunks)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "status_and_chunks"),
+    [("/_aws/execute-api/id/api/", "413 4"), ("/2015-03-31/functions/", "413 34")],
+)
+def test_a_body_in_chunks_is_bounded_as_it_comes(path: str, status_and_chunks: str) -> None:
+    """It announces no size, and would never end. The limits are lower than they are."""
+    now = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    key = {"AWS_ACCESS_KEY_ID": "AKIAOWN", "AWS_SECRET_ACCESS_KEY": "secret", "AUTH": "true"}
+    sent = subprocess.run(
+        [EMULATOR_PYTHON, "-c", SEND_CHUNKS, path, made_up("AKIAOWN", now), now],
+        cwd=ROOT,
+        env=aws_environment(1) | key,
+        capture_output=True,
+        text=True,
+    )
+    assert sent.stdout.strip() == status_and_chunks, sent.stderr
 
 
 def test_other_credentials_are_refused(cloud: Cloud) -> None:

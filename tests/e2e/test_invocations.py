@@ -112,9 +112,13 @@ def test_api_gateway_needs_permission_to_invoke_a_function(
     assert (handshake(chat), page(account)) == (101, 200)
 
 
-def test_a_function_that_fails_is_answered_for(account: Cloud, chat: str) -> None:
+def test_a_function_that_fails_is_answered_for_and_logged(account: Cloud, chat: str) -> None:
     with handler(account, "WebsocketConnect", "app.nothing"):
         assert handshake(chat) == 502
+    with handler(account, "APIHandler", "app.no_page"):
+        assert page(account) == 502
+    for name in ("nothing", "no_page"):
+        assert f"has no attribute '{name}'" in account.functions_output.read_text()
     with handler(account, "WebsocketMessage", "app.nothing"), Person(chat) as john:
         john.says("John")
         john.hears_of_a_failure()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pty
 import re
 import shutil
 import signal
@@ -20,8 +21,7 @@ from typing import Any
 
 import pytest
 
-from emulator.emulator import HOST, ROOT, Emulator
-from scripts.address import directory_of
+from emulator.emulator import HOST, ROOT, Emulator, directory_of
 from scripts.package import package
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
@@ -39,12 +39,14 @@ class Script:
         *,
         command: Sequence[str] = (),
         cwd: Path = ROOT,
+        stdin: int | None = None,
     ) -> None:
         self.printed = ""
         self._process = subprocess.Popen(
             command or [str(python), "-m", "scripts.run", what],
             cwd=cwd,
             env=os.environ | {"PORT": str(port), "AWS_PROFILE": "real", "AWS_REGION": "eu-north-1"},
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             preexec_fn=as_from_a_terminal,
@@ -67,6 +69,9 @@ class Script:
         """As from a terminal: with make, if that has started it."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+    def is_killed_alone(self) -> None:
+        self._process.kill()
 
     def ends(self) -> int:
         """Wait until it ends, and return its exit status."""
@@ -209,6 +214,26 @@ def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
     nothing_is_left(port)
 
 
+def test_a_closed_terminal_ends_it_even_without_a_signal() -> None:
+    port = free_port()
+    screen, terminal = pty.openpty()
+    with script("run", port, stdin=terminal) as run:
+        os.close(terminal)
+        run.prints("Ctrl-C stops everything")
+        os.close(screen)
+        assert run.ends() == 0
+    nothing_is_left(port)
+
+
+def test_it_ends_when_make_is_killed() -> None:
+    port = free_port()
+    with script("run", port, command=["make", "--silent", "run"]) as run:
+        run.prints("Ctrl-C stops everything")
+        run.is_killed_alone()
+        run.ends()
+    nothing_is_left(port)
+
+
 STUBBORN = """#!/bin/sh
 # In place of chalice: runs until the emulator's files are gone, then writes to them.
 trap '' INT TERM HUP
@@ -241,28 +266,26 @@ def test_a_running_command_does_not_outlive_it(
     assert list(temporary.iterdir()) == []
 
 
-def test_a_signal_while_a_command_is_being_started_ends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started = []
+INTERRUPTED = """
+import runpy, signal, subprocess
 
-    class Interrupted(subprocess.Popen[str]):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            started.append(self)
-            signal.raise_signal(signal.SIGINT)
+class Interrupted(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    emulator = Emulator(free_port(), tmp_path)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            emulator.run("python", "-c", "import time; time.sleep(20)")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    (command,) = started
-    with pytest.raises(ProcessLookupError):
-        os.kill(command.pid, 0)
+subprocess.Popen = Interrupted
+runpy.run_module("scripts.run", run_name="__main__")
+"""
+
+
+def test_control_c_before_it_knows_that_the_emulator_has_started_leaves_nothing() -> None:
+    port = free_port()
+    command = [sys.executable, "-c", INTERRUPTED, "run"]
+    with script("run", port, command=command) as run:
+        assert run.ends() == 0
+        assert "Stopped." in run.printed
+    nothing_is_left(port)
 
 
 def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:

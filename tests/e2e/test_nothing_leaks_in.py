@@ -15,7 +15,6 @@ import pytest
 
 import scripts.load
 from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator
-from scripts.address import directory_of
 from scripts.run import how_to_use
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_make_run import script
@@ -47,8 +46,7 @@ MISLEADING = {
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Emulator]:
     """As `make run` starts it."""
-    port = free_port()
-    with Emulator(port, directory_of(port)) as emulator:
+    with Emulator(free_port()) as emulator:
         emulator.deploy()
         yield emulator
 
