@@ -128,10 +128,11 @@ class Emulator:
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
         self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Self:
-        """Starts MiniStack, and locks the directory.
+        """Starts MiniStack, which `wait_until_ready` waits for, and locks the directory.
 
         It ends, with all processes that it or `run` has started, when the pipe to it closes: at
         the end of the block, or when this process ends, even by SIGKILL. Then the directory is
@@ -152,7 +153,6 @@ class Emulator:
             shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
             self._server = self._start(lock)
             stack.callback(self._stop, self._server, lock)
-            self._wait_until_ready(self._server)
             self._started = stack.pop_all()
         return self
 
@@ -170,6 +170,7 @@ class Emulator:
 
     def client(self, service: str) -> Any:
         """A client of boto3, which no setting of the caller's misleads."""
+        self.wait_until_ready()
         with only(self.environment):
             return boto3.Session().client(service)
 
@@ -184,6 +185,18 @@ class Emulator:
     def is_running(self) -> bool:
         """Whether a MiniStack (not just anything) answers on the port, and was started here."""
         return self.exports.exists() and self._process_that_answers() is not None
+
+    def wait_until_ready(self) -> None:
+        """Returns once the emulator answers that this started; at once if it started none."""
+        if self._server is None or self._is_ready:
+            return
+        deadline = time.monotonic() + READY_WITHIN
+        while self._process_that_answers() != str(self._server.pid):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
+                raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
+            time.sleep(0.05)
+        self._is_ready = True
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this started has ended by itself."""
@@ -205,7 +218,9 @@ class Emulator:
     def package(self, project: Path = ROOT) -> Path:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
-        self._say("Packaging the app")
+        is_starting = self._server is not None and not self._is_ready
+        meanwhile = f", while the AWS emulator starts on {HOST}:{self.port}" * is_starting
+        self._say(f"Packaging the app{meanwhile}")
         package(project, out, lambda command, copy: self.run(*command, cwd=copy))
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
@@ -302,7 +317,6 @@ class Emulator:
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         temporary = self._make_directory()
         self._write_exports()
-        self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
         settings = {  # the functions inherit them
             "GATEWAY_PORT": str(self.port),
             "BIND_HOST": HOST,
@@ -335,14 +349,6 @@ class Emulator:
         ]
         self.exports.touch(mode=0o600, exist_ok=False)
         self.exports.write_text("\n".join(lines))
-
-    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + READY_WITHIN
-        while self._process_that_answers() != str(server.pid):
-            if server.poll() is not None or time.monotonic() > deadline:
-                print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
-                raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
-            time.sleep(0.05)
 
     def _process_that_answers(self) -> str | None:
         """The id of the MiniStack on the port, which reports it as its edition."""

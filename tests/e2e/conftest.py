@@ -102,6 +102,7 @@ def new_cloud(directory: Path) -> Iterator[Cloud]:
     with output.open("w") as file:
         emulator = Emulator(free_port(), directory / "emulator", functions_output=file)
         with emulator:
+            emulator.wait_until_ready()
             cloud = Cloud(emulator, output)
             CLOUDS.append(cloud)
             try:

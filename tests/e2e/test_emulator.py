@@ -84,8 +84,8 @@ def test_it_does_not_take_another_emulator_for_its_own(
 ) -> None:
     """The other took the port after it was found to be free."""
     monkeypatch.setattr(Emulator, "_require_place", lambda _: None)
-    with pytest.raises(Failure), Emulator(cloud.emulator.port, tmp_path / "second"):
-        pass
+    with Emulator(cloud.emulator.port, tmp_path / "second") as second, pytest.raises(Failure):
+        second.wait_until_ready()
     assert cloud.emulator.is_running()
 
 

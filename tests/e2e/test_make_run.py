@@ -208,7 +208,7 @@ def test_ending_it_halfway_leaves_nothing(ending: signal.Signals) -> None:
     port = free_port()
     with script("run", port) as run:
         run.prints("Packaging the app")
-        assert is_listening(port)
+        eventually(lambda: is_listening(port))
         run.gets(ending)
         assert run.ends() == (-signal.SIGKILL if ending == signal.SIGKILL else 0)
     nothing_is_left(port)
