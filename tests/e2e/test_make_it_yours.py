@@ -13,7 +13,7 @@ from tests.e2e.conftest import new_cloud
 from tests.e2e.tabs import tabs
 from tests.test_make_it_yours import changed_copy, pytest_in
 
-RULES = "parameter or permission or table or role or page or cost or authorizer"
+RULES = "parameter or permission or table or role or sign_in or costs or authorizer"
 
 
 def test_the_changed_chat_works(tmp_path: Path, browser: Browser) -> None:
@@ -43,5 +43,6 @@ def test_the_changed_chat_works(tmp_path: Path, browser: Browser) -> None:
         assert {function["MemorySize"] for function in functions} == {1024}
 
 
-def test_the_changed_template_keeps_the_rules(tmp_path: Path) -> None:
-    pytest_in(changed_copy(tmp_path), "-m", "", "tests/test_template.py", "-k", RULES)
+def test_the_changed_template_keeps_the_rules_and_the_page_its_new_one(tmp_path: Path) -> None:
+    files = ("tests/test_template.py", "tests/e2e/test_page_arrival.py")
+    pytest_in(changed_copy(tmp_path), "-m", "", *files, "-k", f"{RULES} or first_words")
