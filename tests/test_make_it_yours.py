@@ -20,7 +20,8 @@ from tests.test_app import connect
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "make-it-yours.md"
 NOT_COPIED = shutil.ignore_patterns(
-    *(".git", ".*_cache", ".venv*", ".hypothesis", ".local", "out", "deployments", "images")
+    *(".git", ".*_cache", "__pycache__", ".venv*", ".hypothesis", ".local", "out", "images"),
+    "deployments",
 )
 
 # The page leaves these tests to its readers.
