@@ -23,6 +23,7 @@ from chalicelib.aws import posts_endpoint
 if TYPE_CHECKING:
     from chalicelib.sign_in.issuer import Endpoints
 
+TITLE = "ChaliceChat"  # without characters that HTML or JavaScript would have to escape
 HERE = Path(__file__).parent
 # Comments in JavaScript, indents and empty lines. No string, template or regular expression of the
 # script has a part that looks like these: none spans lines, and a quote would end the match.
@@ -104,12 +105,13 @@ def _headers(addresses: str) -> dict[str, str | list[str]]:
 
 @cache
 def template() -> str:
-    """The page, with its style and script, and `{data}` where the data of the chat belong."""
+    """The page, with its style, script and title, and `{data}` where the data of the chat belong."""
     html, style, script = (
         COMMENTS.sub("", (HERE / name).read_text(encoding="utf-8"))
         for name in ("index.html", "style.css", "script.js")
     )
-    return html.replace("{style}", SPACES.sub("", style)).replace("{script}", script)
+    html = html.replace("{style}", SPACES.sub("", style)).replace("{script}", script)
+    return html.replace("{title}", TITLE)
 
 
 @cache

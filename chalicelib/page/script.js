@@ -747,7 +747,7 @@ function clear() {
 
 function show() {
   const count = missed ? `(${missed}${isNamed ? ", your name" : ""}) ` : "";
-  document.title = `${count}${room ? `${room} · ` : ""}ChaliceChat`;
+  document.title = `${count}${room ? `${room} · ` : ""}{title}`;
   $("start").hidden = isIn || isReloaded;
   $("chat").hidden = !isIn && !isReloaded;
   $("chat").classList.toggle("lost", !!gap);

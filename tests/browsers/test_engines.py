@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from chalicelib.page import TITLE
 from tests.browsers.conftest import OpenWindow, Visitor
 from tests.e2e.conftest import eventually
 from tests.e2e.small_chat import SmallChat
@@ -157,7 +158,7 @@ def test_an_invitation_opens_its_room_and_says_who_is_here(
     john.shows("Also here: Rose, Zoë")
     john.reads('Joined chat room "Book-Club!"')
     assert chat.heard == ["John", "/join Book-Club!", "/ls"]
-    assert john.window.runs("() => document.title") == "Book-Club! · ChaliceChat"
+    assert john.window.runs("() => document.title") == f"Book-Club! · {TITLE}"
 
 
 def test_alone_one_can_copy_an_invitation(john: Visitor) -> None:

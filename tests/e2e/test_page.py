@@ -12,6 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
 
+from chalicelib.page import TITLE
 from emulator.emulator import ROOT
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import Cloud
@@ -99,7 +100,7 @@ def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
         jenny.says(text)
         for person in (jenny, john):
             person.reads(f"Jenny: {text}")
-        assert john.page.title() == "chalice · ChaliceChat"
+        assert john.page.title() == f"chalice · {TITLE}"
     assert john.page.locator("#log :is(img, script, a)").count() == 0
 
 
@@ -228,9 +229,9 @@ def test_the_title_counts_what_was_missed(john: Tab, arrive: Callable[..., Perso
         jenny.says(text)
         john.reads(f"Jenny: {text}")
         jenny.hears(f"Jenny: {text}")
-    assert john.page.title() == "(2, your name) chalice · ChaliceChat"
+    assert john.page.title() == f"(2, your name) chalice · {TITLE}"
     john.page.evaluate(HIDE, False)
-    assert john.page.title() == "chalice · ChaliceChat"
+    assert john.page.title() == f"chalice · {TITLE}"
 
 
 HIDE = """(hidden) => {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect
 
+from chalicelib.page import TITLE
 from tests.e2e.small_chat import SmallChat, small_chat
 from tests.e2e.tabs import OpenTab, Tab, tabs
 from tests.e2e.test_page import HIDE, is_within
@@ -226,9 +227,9 @@ def test_lines_with_ones_own_name_stand_out_and_the_title_says_so(
     chat.sends("Rose: Hi", f"Rose: {text}")
     john.reads(f"Rose: {text}")
     assert john.page.locator("#log .named").count() == is_named
-    assert john.page.title() == f"(2{', your name' if is_named else ''}) tea · ChaliceChat"
+    assert john.page.title() == f"(2{', your name' if is_named else ''}) tea · {TITLE}"
     john.page.evaluate(HIDE, False)
-    assert john.page.title() == "tea · ChaliceChat"
+    assert john.page.title() == f"tea · {TITLE}"
 
 
 @pytest.mark.parametrize("name", ["a+b", "[x]", "C\\d", "-", "日本"])

@@ -1,16 +1,18 @@
 """The table: the methods' promises and costs, expiry, and pages."""
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.storage import Storage
+from chalicelib.storage import Storage, rows
 from chalicelib.storage.rows import LIFETIME_SECONDS, Connection
 from chalicelib.storage.transactions import Conflict, NicknameTaken, StaleRecord, pauses
 from tests.conftest import Chat, Person, at_request, requests
@@ -238,6 +240,16 @@ def test_an_entry_that_may_have_succeeded_is_counted(storage: Storage, chat: Cha
         storage.enter(john, "tea")
     assert storage.get_connection_ids_by_room("tea") == [john.id]
     assert storage.list_rooms() == {"chalice", "tea"}
+
+
+# Keys
+
+
+def test_no_sort_key_begins_with_the_prefix_of_another_kind() -> None:
+    """The index finds rows by these prefixes. The table at the head of `rows.py` lists them."""
+    prefixes = re.findall(r"^\| .*? \| `(\w+_)\{", str(rows.__doc__), re.MULTILINE)
+    assert len(prefixes) >= 5
+    assert [pair for pair in permutations(prefixes, 2) if pair[0].startswith(pair[1])] == []
 
 
 # Pages

@@ -1,0 +1,48 @@
+"""docs/make-it-yours.md, deployed: all of its changes at once, in one chat."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Browser, expect
+
+from tests.e2e.actors import Person
+from tests.e2e.conftest import new_cloud
+from tests.e2e.tabs import tabs
+from tests.test_make_it_yours import changed_copy, pytest_in
+
+RULES = "parameter or permission or table or role or sign_in or costs or authorizer"
+
+
+def test_the_changed_chat_works(tmp_path: Path, browser: Browser) -> None:
+    copy = changed_copy(tmp_path)
+    config = copy / ".chalice" / "config.json"
+    config.write_text(config.read_text().replace('_size": 512', '_size": 1024'))
+    with new_cloud(tmp_path) as cloud:
+        url = cloud.emulator.deploy(copy, parameters=["PageTitle=Tea time"])
+        page = cloud.emulator.page_url()
+        assert page
+        with Person(url) as jenny, tabs(browser, page) as open_tab:
+            jenny.says("Jenny")
+            jenny.hears("Using nickname: Jenny\nType /help for list of commands.")
+            jenny.says("/join tea")
+            jenny.hears('Joined chat room "tea"')
+            john = open_tab().opens()
+            expect(john.page).to_have_title("Tea time")
+            john.page.get_by_label("First words").fill("Hello!")
+            john.asks_for("John", "tea")
+            john.reads("John: Hello!")
+            jenny.hears("John joined room.", "John: Hello!")
+            john.says("/count")
+            john.reads("People in this room: 2")
+            with urllib.request.urlopen(f"{page}rooms") as answer:
+                assert json.load(answer) == ["tea"]
+        functions = cloud.client("lambda").list_functions()["Functions"]
+        assert {function["MemorySize"] for function in functions} == {1024}
+
+
+def test_the_changed_template_keeps_the_rules_and_the_page_its_new_one(tmp_path: Path) -> None:
+    files = ("tests/test_template.py", "tests/e2e/test_page_arrival.py")
+    pytest_in(changed_copy(tmp_path), "-m", "", *files, "-k", f"{RULES} or first_words")
