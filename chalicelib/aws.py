@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.session import get_session
 
 # boto3's own variable for the address of the `@connections` API. The template sets it on every
-# function, since an event's domain name may be a custom domain, which does not accept posts.
+# function, so that no event decides where a function sends its signed requests.
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 
 

@@ -141,7 +141,7 @@ class Sender:
 
     @cached_property
     def _connections_api(self) -> Any:
-        """For rare requests. Chalice's own client would trust an event's domain name."""
+        """For rare requests. Chalice's own client would trust the API's id in an event."""
         if os.environ.get(aws.ENDPOINT_VARIABLE):
             return self._session.client("apigatewaymanagementapi")
         return None

@@ -183,3 +183,18 @@ def test_only_the_sender_hears_of_a_server_failure(
 def test_a_lone_surrogate_is_replaced(john: Person, jenny: Person) -> None:
     john.says("a\ud83db \ud83d\ude00")
     jenny.hears("John: a\ufffdb 😀")
+
+
+def test_people_of_the_tutorials_chat_only_have_to_join_again(chat: Chat) -> None:
+    """Its rows have no expiry, and its members no names; some vanished long ago."""
+    for id, name in (("c1", "John"), ("c2", "Ghost")):
+        chat.write([{"PK": id, "SK": f"username_{name}"}, {"PK": id, "SK": "room_tea"}])
+    john, zoe = Person(chat, "c1"), chat.person("Zoe", "tea")
+    zoe.says("/ls")
+    zoe.hears("Zoe")
+    john.says("/join tea")
+    john.hears('Joined chat room "tea"')
+    zoe.hears("John joined room.")
+    john.says("Hi")
+    for person in (john, zoe):
+        person.hears("John: Hi")

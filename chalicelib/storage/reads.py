@@ -69,7 +69,7 @@ class Reads:
         """The rows of all pages; a page has `limit` rows, or 1 MB."""
         request |= {
             "TableName": self._table,
-            "FilterExpression": "attribute_not_exists(expires_at) OR expires_at > :now",
+            "FilterExpression": "expires_at > :now",
             "ExpressionAttributeValues": ExpressionAttributeValues | {":now": int(self._clock())},
             **({"Limit": limit} if limit else {}),
         }
