@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,14 @@ NEEDS = {
 }
 MISSING = [module for module in NEEDS if not find_spec(module)]
 collect_ignore = sorted({test for module in MISSING for test in NEEDS[module]} | {"browsers"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` runs the other tests with the five packages only."""
+    needing = [Path(__file__).parent / test for several in NEEDS.values() for test in several]
+    for item in items:
+        if any(item.path.is_relative_to(each) for each in needing):
+            item.add_marker("more")
 
 
 def pytest_report_header() -> list[str]:

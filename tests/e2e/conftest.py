@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("e2e")
-    items.sort(key=lambda item: ("e2e" not in item.keywords, item.path.stem != "test_poster"))
+    items.sort(key=lambda item: ("e2e" not in item.keywords, "five" not in item.path.stem))
 
 
 def eventually(condition: Callable[[], bool]) -> None:

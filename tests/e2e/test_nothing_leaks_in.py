@@ -88,16 +88,14 @@ def in_shell(commands: str, **environment: str) -> subprocess.CompletedProcess[s
 # Variables
 
 
-@pytest.mark.parametrize("name", MISLEADING)
-def test_no_variable_misleads_make_url(emulator: Emulator, name: str) -> None:
-    printed = ran("address", **{name: MISLEADING[name]})
-    assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
-    assert printed.stderr == ""
-
-
-def test_nor_all_of_them_the_others(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_variable_misleads_a_command(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in MISLEADING.items():
         monkeypatch.setenv(name, value)
+    printed = ran("address")
+    assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
+    assert printed.stderr == ""
     assert ran("people", "people").stdout == "Nobody is connected.\n"
     assert ran("chat", lines="John\n").stdout.startswith("Using nickname: John\n")
     assert ran("smoke").stdout.count("\nok  ") == 4
@@ -120,10 +118,12 @@ def test_nor_the_start_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
         run.prints(r"ws://\S+")
 
 
-@pytest.mark.parametrize("name", ["NONE", *MISLEADING])
-def test_the_file_for_shells_unsets_what_would_mislead(emulator: Emulator, name: str) -> None:
+@pytest.mark.parametrize("variables", [{}, MISLEADING], ids=["none", "all"])
+def test_the_file_for_shells_unsets_what_would_mislead(
+    emulator: Emulator, variables: dict[str, str]
+) -> None:
     ask = f"python -m scripts.address --stack {STACK}"
-    printed = in_shell(f"set -u; . {emulator.exports}; {ask}", **{name: MISLEADING.get(name, "")})
+    printed = in_shell(f"set -u; . {emulator.exports}; {ask}", **variables)
     assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
     assert printed.stderr == ""
 
@@ -176,9 +176,8 @@ def test_a_pipe_that_closes_is_no_error(emulator: Emulator) -> None:
 # Places
 
 
-@pytest.mark.parametrize("name", ["it's $HOME", 'q"uote', "a space"])
-def test_a_clone_may_be_in_any_directory(tmp_path: Path, name: str) -> None:
-    clone = copy_project(tmp_path / name)
+def test_a_clone_may_be_in_any_directory(tmp_path: Path) -> None:
+    clone = copy_project(tmp_path / "it's a q\"uote in $HOME")
     for folder in ("emulator", "scripts"):
         shutil.copytree(ROOT / folder, clone / folder)
     for environment in (BIN.parent, EMULATOR_PYTHON.parent.parent):
