@@ -4,7 +4,7 @@
 PYTHON ?= python3
 PORT ?= 4566
 
-# These count on make's command line alone: a shell may have them for other ends.
+# These count only on make's command line: in the environment, they may be other programs'.
 $(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is ignored; use: make ... STACK=$(STACK)))
 STACK := ChaliceChat
 URL :=
@@ -19,7 +19,7 @@ LOAD :=
 BENCH :=
 UPGRADE :=
 
-# No Python, pip or uv is changed by the caller's variables, except by those of the registry.
+# Of the caller's variables for Python, pip and uv, only those of the package registry count.
 REGISTRY := %INDEX %INDEX_URL UV_INDEX_% %FIND_LINKS %HOST %PROXY %CERT %CERTS %TLS %TIMEOUT %RETRIES \
 	%KEYRING_PROVIDER %OFFLINE %CACHE_DIR %LINK_MODE %CONFIG_FILE
 unexport VIRTUAL_ENV $(filter-out $(REGISTRY) PYTHONIOENCODING PYTHONUTF8, \
@@ -34,7 +34,7 @@ INSTALL = @PYTHON="$(PYTHON)" CHOSEN="$(filter-out file,$(origin PYTHON))" sh sc
 # The chat for chat, url, people, kick, smoke and load: the one here, unless another is named.
 WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter command,$(origin STACK)),--stack "$(STACK)"))
 
-# A variable as it was given, for a shell. A nickname may hold all that make or a shell would expand.
+# A variable as given, for a shell. A nickname may hold characters that make and shells expand.
 unexport NICKNAME ROOM
 quoted = '$(subst ','\'',$(value $1))'
 
@@ -50,7 +50,7 @@ run: ## Run the chat on this machine until Ctrl-C (PORT=4566, SIGN_IN=on)
 	$(INSTALL) run emulator
 	@exec $(BIN)/python -m scripts.run run
 
-redeploy: ## Put the changed code onto what `make run` started (same PORT)
+redeploy: ## Deploy the changed code to the chat that `make run` started (same PORT)
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.run redeploy
 
@@ -132,7 +132,7 @@ monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.c
 	@$(BIN)/python -m scripts.deploy --stack "$(STACK)-monitoring" --template monitoring.yaml \
 		"ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
 
-logs: ## Print the log of the functions of the last hour (MINUTES=60)
+logs: ## Print the functions' log of the last hour (MINUTES=60)
 	$(INSTALL) run
 	@exec $(BIN)/python -m scripts.logs --stack "$(STACK)" --minutes "$(MINUTES)"
 

@@ -9,8 +9,8 @@ from chalicelib.sender import Sender
 from chalicelib.storage import Connection, Storage
 from chalicelib.text import texts
 
-# No join, departure or rename is announced to more people than this: a thousand people who leave at
-# once would cost half a million posts.
+# If more people than this would hear a join, departure or rename, nobody does: a thousand people
+# leaving at once would cost half a million posts.
 AUDIENCE = 200
 
 
@@ -69,10 +69,10 @@ class Announcer:
         return audience if len(audience) <= AUDIENCE else []
 
     def _remove(self, gone: list[Connection]) -> None:
-        """Remove gone connections, announce their departures, and repeat for those found gone then.
+        """Remove gone connections and announce their departures; repeat if that finds others gone.
 
-        This goes some at a time, so a crash loses few announcements. Near the deadline it stops:
-        the next text finds the rest.
+        Works in batches, so a crash loses few announcements. Stops near the deadline: the next text
+        finds the rest.
         """
         absent: set[str] = set()
         while gone:

@@ -35,8 +35,8 @@ Command = Callable[[Connection, list[str]], None]
 
 
 class Commands:
-    """Each command gets the connection as it was read, and the words after the command. The cost,
-    and `StaleRecord`, are those of its method of `Storage`."""
+    """Each command gets the connection as it was read, and its arguments. For the cost, and for
+    `StaleRecord`, see the method of `Storage` that it calls."""
 
     def __init__(self, storage: Storage, announcer: Announcer) -> None:
         self._storage = storage

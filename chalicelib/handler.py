@@ -37,10 +37,10 @@ class Handler:
     def connect(self, connection_id: str, account: Account | None = None) -> bool:
         """Record an open connection; returns whether it may stay open.
 
-        Without an account it may, for 1 request. With an account, it replaces the account's older
-        connection and takes the account's nickname; it may not stay if somebody else has a nickname
-        that looks the same. `Storage.sign_in` has the cost. Raises DynamoDB's errors, and
-        `StaleRecord` if too many connections of the account race.
+        Without an account, it always may; this costs 1 request. With an account, it replaces the
+        account's older connection and takes the account's nickname; it may not stay if somebody
+        else has a nickname that looks the same. For the cost, see `Storage.sign_in`. Raises
+        DynamoDB's errors, and `StaleRecord` if too many connections of the account race.
         """
         if account is None:
             self._storage.create_connection(connection_id)
@@ -64,9 +64,9 @@ class Handler:
         and a post for each member. A command costs 1 read, plus the cost of its `Storage` method. A
         frame that comes too fast costs one post; closing adds one request.
 
-        While other frames keep changing the connection, there are 5 attempts. Each retries for up
-        to 3 s while others keep changing the same rows. No retry begins in the last second before
-        the invocation's deadline, which limits the time of a frame.
+        If other frames keep changing the connection, up to 5 attempts are made. If others keep
+        changing the same rows, each attempt retries for up to 3 s. No retry begins in the last
+        second before the invocation's deadline, which limits the time of a frame.
         """
         try:
             if self._keeps_pace(connection_id, message):

@@ -27,7 +27,7 @@ log = logging.getLogger("chalicelib")
 
 @dataclass
 class Invocation:
-    """:ivar ends_at: when Lambda ends it, by `time.monotonic()`."""
+    """:ivar ends_at: when Lambda ends the invocation, by `time.monotonic()`."""
 
     ids: dict[str, Any] = field(default_factory=dict)
     ends_at: float = math.inf
@@ -83,7 +83,7 @@ def seconds_left() -> float:
 
 
 def is_ending() -> bool:
-    """Whether nothing new should start in the current invocation."""
+    """Whether the current invocation is too near its deadline to start anything new."""
     return seconds_left() < LAST_SECONDS
 
 

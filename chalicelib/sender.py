@@ -162,7 +162,8 @@ def _count_while_time_is_left(connections: Iterator[Connection]) -> int:
 
 
 def _seconds_for_posts() -> float:
-    """How long posts may start: near the deadline a third of the rest; answers may take another."""
+    """How long posts may start: near the deadline, a third of the time left. Their answers may take
+    another third."""
     if invocation.is_ending():
         return 0.0
     left = invocation.seconds_left()

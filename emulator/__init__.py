@@ -1,1 +1,1 @@
-"""AWS on this machine: MiniStack, and what makes it look like AWS."""
+"""AWS on this machine: MiniStack, patched to behave like AWS."""

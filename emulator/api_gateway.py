@@ -1,6 +1,6 @@
-"""Makes up for what MiniStack 1.5.33's API Gateway takes and AWS's refuses, and for its sudden end.
+"""Makes MiniStack 1.5.33's API Gateway as strict as AWS's, and lets it close its WebSockets.
 
-Each patch names the fault it fixes.
+Each patch names the fault of MiniStack that it fixes.
 The numbers are those of "Quotas for configuring and running a WebSocket API in API Gateway", and
 the codes those of that page and of "Binary media types for WebSocket APIs".
 """
@@ -37,8 +37,8 @@ status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403
 
 
 def apply() -> None:
-    # It took addresses, frames and messages of any length, and binary frames. And it ended without
-    # closing its WebSockets.
+    # It accepted addresses, frames and messages of any length, and binary frames. And it ended
+    # without closing its WebSockets.
     ws_stream.WebsocketBuffer = Counted
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
@@ -46,8 +46,8 @@ def apply() -> None:
     apigateway.handle_connections_api = partial(post, apigateway.handle_connections_api)
     FrameProtocol.send_data = send_in_frames
 
-    # It invoked functions that do not permit it, and as often as clients liked, and sent them what
-    # a function returned or raised.
+    # It invoked functions without their permission, as often as clients liked, and sent clients
+    # whatever a function returned or raised.
     apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
     apigateway._invoke_request_authorizer_lambda = partial(
         authorize, apigateway._invoke_request_authorizer_lambda
@@ -56,9 +56,9 @@ def apply() -> None:
 
 
 class Counted(ws_stream.WebsocketBuffer):
-    """A message in the making, which says with which code to close the connection for it.
+    """A message that is arriving; `refused` is the code to close the connection with, if any.
 
-    API Gateway closes it before such a message has ended. Compressed frames count in full.
+    API Gateway does not wait for the end of such a message. Compressed frames count in full.
     """
 
     def __init__(self, limit: int) -> None:
@@ -87,7 +87,7 @@ class Counted(ws_stream.WebsocketBuffer):
 async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
 ) -> None:
-    """Handles a WebSocket, unless its address is too long; AWS names no status for that.
+    """Handles a WebSocket, unless its address is too long; AWS documents no status for that.
 
     `say_goodbye` can close the WebSocket meanwhile.
     """
@@ -136,7 +136,7 @@ async def post(
 
 
 def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
-    """The frames of a whole message, of at most 32 KB: they may end inside of a character."""
+    """A message as frames of at most 32 KB, which may end inside a character."""
     data = text.encode()
     starts = range(0, max(1, len(data)), FRAME)
     return b"".join(
@@ -150,9 +150,10 @@ def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
 
 
 async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
-    """The status that a route's function returns; what it returns else needs a route response.
+    """The status that a route's function returns; the rest of its answer needs a route response.
 
-    If it fails, may not be invoked, or is invoked too often, the client gets a frame that says so.
+    If the function fails, may not be invoked, or is invoked too often, the client gets a frame that
+    says so.
     """
     api, account, region, route, stage, connection, _, request, *_ = call
     source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
@@ -179,7 +180,7 @@ def reason(status: int) -> str:
 
 
 def may_pass(api: str, stage: str, route: str) -> bool:
-    """Whether a stage's settings of a route let one more through."""
+    """Whether a stage's limits for a route let one more request through."""
     settings = apigateway._stages[api][stage].get("routeSettings", {}).get(route, {})
     limits = {"rateLimit": "ThrottlingRateLimit", "burstLimit": "ThrottlingBurstLimit"}
     return bool(

@@ -1,7 +1,7 @@
-"""Makes up for what MiniStack 1.5.33's CloudFormation takes and AWS's refuses, and the reverse.
+"""Makes MiniStack 1.5.33's CloudFormation as strict as AWS's, and no stricter.
 
-Each patch names the fault it fixes.
-The sentences are those of AWS, as users have reported them.
+Each patch names the fault of MiniStack that it fixes.
+The error messages are AWS's, as users have reported them.
 """
 
 import logging
@@ -52,12 +52,12 @@ def apply() -> None:
         alarm_record, provisioners._cw_metric_alarm_record
     )
 
-    # It refused resource types that it did not know. It took references to resources that a
-    # template or its conditions leave out, and circles.
+    # It refused resource types that it did not know. It accepted circles, and references to
+    # resources that a template or its conditions leave out.
     for module in (changesets, handlers):
         module.validate_template_support = partial(check_template, module.validate_template_support)
 
-    # It gave a name to two resources, which then were one.
+    # It gave two resources the same name, so that they became one.
     stacks._validation_errors = partial(with_taken_names, stacks._validation_errors)
     stacks._resolve_stack_outputs = partial(check_exports, stacks._resolve_stack_outputs)
     actions = handlers._ACTION_HANDLERS
@@ -174,7 +174,7 @@ def with_taken_names(original: Any, resources: Any, ordered: Any, *context: Any)
 
 
 def is_taken(kind: str, key: str, name: str) -> bool:
-    """Whether a resource has the name: any of the account or, of some kinds, any of a stack."""
+    """Whether a resource has the name: any in the account or, for some kinds, any in a stack."""
     keys, reason_not_found = changesets._IMPORT_LOOKUPS.get(kind, ((), None))
     if keys == (key,):
         return reason_not_found(name) is None
@@ -229,7 +229,7 @@ def validate_early(original: Any, parameters: Any) -> Any:
 
 
 def resolve(original: Any, template: Any, values: Any, *names: str) -> dict[str, Any]:
-    """The resources that there are with these values of the parameters, to compare them."""
+    """The resources that exist with these values of the parameters, for a comparison."""
     resolved = original(template, values, *names).get("Resources", {})
     return {"Resources": present(resolved, engine._evaluate_conditions(template, values))}
 
@@ -247,7 +247,7 @@ def refuse_update(original: Any, parameters: Any) -> Any:
 
 
 def check_exports(original: Any, *arguments: Any) -> Any:
-    """Raises ValueError if another stack has an export of a name, or imports one that changes."""
+    """Raises ValueError if another stack has the same export, or imports one that changes."""
     outputs, exports = original(*arguments)
     stack_id = arguments[-1]
     for name, export in exports.items():

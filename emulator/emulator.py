@@ -1,6 +1,6 @@
-"""AWS on this machine: MiniStack's life, and the app's deployment onto it.
+"""AWS on this machine: starts and stops MiniStack, and deploys the app onto it.
 
-The deployment is AWS's own: the same three commands, `chalice package`, `aws cloudformation
+The app is deployed as on AWS, by the same three commands: `chalice package`, `aws cloudformation
 package` and `aws cloudformation deploy`, with another endpoint.
 """
 
@@ -41,9 +41,9 @@ SERVICES = (
     "s3,sts,iam,lambda,dynamodb,apigateway,apigatewayv2,cloudformation,logs,cloudwatch,sns,sqs,"
     "cognito-idp"
 )
-READY_WITHIN = 60.0  # seconds; it takes 1, and a laptop waking up takes its time
-CLEARED_WITHIN = 3.0  # seconds, for one that was killed
-GOODBYE_WITHIN = 3.0  # seconds; half a second, but on a machine that stands still
+READY_WITHIN = 60.0  # seconds; usually it takes 1, but a laptop that wakes up is slow
+CLEARED_WITHIN = 3.0  # seconds, to clear up after an emulator that was killed
+GOODBYE_WITHIN = 3.0  # seconds; half a second is enough, unless the machine stalls
 
 # Of the caller's environment, a process of the local chat gets these. Commands get REGISTRY too.
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR")
@@ -61,7 +61,7 @@ class Failure(Exception):
 def aws_environment(port: int) -> dict[str, str]:
     """The environment of every process of the local chat, without the emulator's credentials.
 
-    Only `KEPT` of it is the caller's: no setting of AWS or of Python, no proxy.
+    Of the caller's, it has only `KEPT`: no setting of AWS or of Python, no proxy.
     """
     return of_the_caller(KEPT) | {
         "AWS_DEFAULT_REGION": REGION,
@@ -110,7 +110,8 @@ class Emulator:
     one that is running. All files are in `directory`, by default in `.local`, which only their
     owner can read. The credentials, which are new in each run, are in `exports`, a file for shells.
 
-    `say` is told each step before it begins. `functions_output` gets the output of the functions.
+    `say` is called with each step before it begins. `functions_output` gets the output of the
+    functions.
     """
 
     def __init__(
@@ -132,10 +133,10 @@ class Emulator:
         self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Self:
-        """Starts MiniStack, which `wait_until_ready` waits for, and locks the directory.
+        """Locks the directory and starts MiniStack; `wait_until_ready` waits for it.
 
-        It ends, with all processes that it or `run` has started, when the pipe to it closes: at
-        the end of the block, or when this process ends, even by SIGKILL. Then the directory is
+        MiniStack ends, with all processes that it or `run` has started, when the pipe to it closes:
+        at the end of the block, or when this process ends, even by SIGKILL. Then the directory is
         removed and unlocked.
         """
         self._require_place()
@@ -150,7 +151,7 @@ class Emulator:
                     f"Another `make run` is at work on port {self.port} here; stop it, or choose "
                     f"another port, as in {elsewhere(self.port)}."
                 ) from None
-            shutil.rmtree(self.directory, ignore_errors=True)  # of one that was killed
+            shutil.rmtree(self.directory, ignore_errors=True)  # of an emulator that was killed
             self._server = self._start(lock)
             stack.callback(self._stop, self._server, lock)
             self._started = stack.pop_all()
@@ -163,7 +164,7 @@ class Emulator:
     def environment(self) -> dict[str, str]:
         """As `aws_environment`, with the credentials of the emulator that is running.
 
-        They are the caller's if it was not started here.
+        The credentials are the caller's if the emulator was not started here.
         """
         own = {name: os.environ[name] for name in KEYS if name in os.environ}
         return aws_environment(self.port) | own | read_exports(self.exports)
@@ -175,7 +176,7 @@ class Emulator:
             return boto3.Session().client(service)
 
     def is_deploying(self) -> bool:
-        """Whether some process deploys onto it just now."""
+        """Whether a process is deploying onto this emulator."""
         try:
             with locked(self.directory, patience=0):
                 return False
@@ -183,11 +184,11 @@ class Emulator:
             return True
 
     def is_running(self) -> bool:
-        """Whether a MiniStack (not just anything) answers on the port, and was started here."""
+        """Whether the program that answers on the port is a MiniStack, and was started here."""
         return self.exports.exists() and self._process_that_answers() is not None
 
     def wait_until_ready(self) -> None:
-        """Returns once the emulator answers that this started; at once if it started none."""
+        """Waits until the emulator that this object started answers, if it started one."""
         if self._server is None or self._is_ready:
             return
         deadline = time.monotonic() + READY_WITHIN
@@ -199,7 +200,7 @@ class Emulator:
         self._is_ready = True
 
     def require_alive(self) -> None:
-        """Raises a Failure if the emulator that this started has ended by itself."""
+        """Raises a Failure if the emulator that this object started has ended by itself."""
         if self._server is None or self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
 
@@ -238,7 +239,7 @@ class Emulator:
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
         while int(time.time()) <= self._deployed_at:
-            time.sleep(0.05)  # the AWS CLI names a change set after the second
+            time.sleep(0.05)  # the AWS CLI names a change set after the current second
         try:
             self.run(
                 *("aws", "cloudformation", "deploy", "--template-file", str(template)),
@@ -269,7 +270,8 @@ class Emulator:
     def run(self, *command: str, cwd: Path = ROOT) -> None:
         """Runs a program of .venv, and prints its output if it fails.
 
-        It is in the process group of the emulator that this started, so it ends with that.
+        The program joins the process group of the emulator that this object started, and so ends
+        with it.
         """
         if self._server is not None:
             self.require_alive()
@@ -287,7 +289,7 @@ class Emulator:
             raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
 
     def _make_directory(self) -> str:
-        """Makes the directory, if it is not there, and returns the one in it for others' files."""
+        """Makes the directory if it is missing, and returns the one in it for temporary files."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = self.directory / "tmp"
         temporary.mkdir(exist_ok=True)
@@ -335,7 +337,7 @@ class Emulator:
                 stdin=subprocess.PIPE,  # closes when this process ends
                 stdout=self._functions_output or log_file,
                 stderr=log_file,
-                process_group=0,  # no session: processes of another one could not join it
+                process_group=0,  # no session of its own: processes of `run` could not join it
                 pass_fds=[lock],
             )
 

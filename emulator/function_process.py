@@ -1,7 +1,7 @@
-"""Makes up for what MiniStack 1.5.33's process of a function lacks: AWS's addresses, the log's end.
+"""Makes MiniStack 1.5.33's process of a function like Lambda's: its libraries, addresses and log.
 
-`functions.py` inserts this file's text into MiniStack's script for such a process, so it
-can import only the standard library and the function's own package.
+`functions.py` inserts this file's text into MiniStack's script for such a process, so this file can
+import only the standard library and the function's own package.
 """
 
 import os
@@ -20,7 +20,7 @@ API_GATEWAY = re.compile(r"https://(\w+)\.execute-api\.[^/]+/(\w+)/?")
 def hide_other_libraries() -> None:
     """Leaves the function the standard library and its own package, as on Lambda.
 
-    Lambda has a boto3 of its own as well; here, a package has to contain one.
+    Lambda has boto3 as well; here, the package has to contain it.
     """
     sys.path[:] = [path for path in sys.path if not path.endswith("site-packages")]
 
@@ -35,7 +35,7 @@ def on_this_machine(url: str) -> str:
 def redirect_posts() -> None:
     """Sends the function's posts to the emulator; to be called before the function is imported.
 
-    boto3 ignores the variable if it is given an address, and Chalice gives it one.
+    The variable is not enough: Chalice gives boto3 an address, which takes precedence.
     """
     if ENDPOINT in os.environ:
         os.environ[ENDPOINT] = on_this_machine(os.environ[ENDPOINT])

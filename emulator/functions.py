@@ -1,6 +1,6 @@
-"""Makes up for what MiniStack 1.5.33 lacks as Lambda: functions that run at once, and their logs.
+"""Makes MiniStack 1.5.33's Lambda run functions at the same time, and log all that they print.
 
-Each patch names the fault it fixes.
+Each patch names the fault of MiniStack that it fixes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ministack.services import lambda_svc
 from emulator import function_process
 from emulator.function_process import END_OF_LOG
 
-ENVIRONMENTS = 8  # functions of WebSockets that run at a time
+ENVIRONMENTS = 8  # functions of WebSockets that run at the same time
 PATIENCE = 5.0  # seconds for the end of a log; children of a killed function may keep it open
 
 SECRET = secrets.token_hex(16)
@@ -39,7 +39,7 @@ def apply(output: TextIO) -> None:
     global functions_output
     functions_output = output
 
-    # It gave a function credentials that are a hash of the names of the function and its role.
+    # It gave a function credentials that can be guessed: a hash of the function's and role's names.
     lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
         secret_credentials, lambda_runtime.execution_credentials
     )
@@ -51,7 +51,7 @@ def apply(output: TextIO) -> None:
     # It did not log why a function's process did not start.
     lambda_runtime.Worker.invoke = partialmethod(invoke_or_report, lambda_runtime.Worker.invoke)
 
-    # It unpacked the code for each process of a function again.
+    # It unpacked the code again for each process of a function.
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
     # It did not print the functions' logs.

@@ -1,8 +1,8 @@
-"""Stands before MiniStack 1.5.33, which answers any web page, under any host name, signed or not.
+"""Guards MiniStack 1.5.33, which answers any web page, under any host name, signed or not.
 
 A browser sends requests to this machine for any page that it shows. It names the page's origin,
-except in a `GET` whose answer the page cannot read, or that goes to the page's own host, whose name
-gives the page away.
+except in two kinds of `GET`: the page cannot read the answer, or the request goes to the page's own
+host, whose name gives the page away.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def is_open(scope: Scope) -> bool:
 def signature_failure(scope: Scope, body: bytes | None) -> tuple[int, dict[str, str], bytes] | None:
     """The answer to a request without a valid signature, in its service's format.
 
-    Without the body, only to a request that names no key of the emulator's.
+    Without the body, None if only the body can show whether the signature is valid.
     """
     method, path = scope["method"], scope["path"]
     query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)

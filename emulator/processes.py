@@ -40,8 +40,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[int]:
     """Locks a file or a directory that exists, and yields its descriptor.
 
     The lock is free again when the block has ended, here and in all processes that inherited the
-    descriptor. Raises BlockingIOError if another process holds it for longer than `patience`, in
-    seconds.
+    descriptor. Raises BlockingIOError if another process holds it for more than `patience` seconds.
     """
     descriptor = os.open(path, os.O_RDONLY)
     deadline = time.monotonic() + patience

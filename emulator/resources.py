@@ -1,6 +1,6 @@
-"""Makes up for the checks of other services that MiniStack 1.5.33's CloudFormation leaves out.
+"""Adds the checks of other services that MiniStack 1.5.33's CloudFormation leaves out.
 
-A linter could make none of them: it would have to know the other resources, or the account.
+No linter can make them: it would have to know the other resources, or the account.
 """
 
 import json

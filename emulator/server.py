@@ -16,7 +16,7 @@ from emulator.processes import clear_up
 
 
 def end_with_parent(directory: str, lock: str) -> None:
-    """Waits until `emulator.py` closes standard input, or has ended: then all of this group ends.
+    """Waits until `emulator.py` closes standard input or ends, then ends this whole process group.
 
     Connected clients get a close frame first.
     """

@@ -1,6 +1,6 @@
 """`make url`: prints the addresses of a chat and its web page, here or on AWS.
 
-Several can run here, one on each port; PORT in the environment chooses.
+Several chats can run here, each on its own port; PORT in the environment chooses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from emulator.emulator import (
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command for a person: it reaches this machine without a proxy, and ends in one line."""
+    """Runs a command for a person: no proxy to this machine, and no traceback for a known error."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
     try:
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def emulator_of(stack: str | None) -> Emulator | None:
-    """The emulator with the stack, by default the one that runs here; None for AWS.
+    """The emulator with the stack; without a stack, the one that runs here. None for AWS.
 
-    A stack is on the emulator that the environment names. Without any region, it is on the one that
-    runs here.
+    A stack is on the emulator that the environment names. If the environment names neither an
+    emulator nor a region, the stack is on the emulator that runs here.
     """
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
     if stack and endpoint.hostname == HOST and endpoint.port:
@@ -134,7 +134,7 @@ def port() -> int:
 
 
 def refusal(error: Exception) -> str:
-    """Why there is no connection, in few words."""
+    """Why there is no connection, in a few words."""
     if not isinstance(error, websocket.WebSocketBadStatusException):
         return str(error)
     if error.status_code == 401:

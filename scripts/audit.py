@@ -1,6 +1,6 @@
 """`python -m scripts.audit`: looks for known vulnerabilities in all packages that are pinned.
 
-Fails if a package that ships has one; those of the tools are only shown.
+Fails if a package that ships is vulnerable; vulnerable tools are only shown.
 """
 
 from __future__ import annotations

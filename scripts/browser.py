@@ -1,7 +1,7 @@
 """`python -m scripts.browser`: installs a browser for the tests, unless one is there.
 
-That is Chromium's headless shell, which draws no window and takes a fifth of Chromium's CPU time:
-Playwright's or, where that fails, Debian's.
+It installs Chromium's headless shell, which draws no window and takes a fifth of Chromium's CPU
+time: Playwright's or, where that fails, Debian's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEBIANS = (
 
 
 def installed() -> str | None:
-    """The path of the system's browser; None if there is none, and Playwright is to use its own."""
+    """The path of the system's browser; None if there is none, so that Playwright uses its own."""
     return next(filter(None, map(shutil.which, COMMANDS)), None)
 
 

@@ -1,7 +1,7 @@
 """`make chat`: websocket-client's wsdump, for people.
 
 By itself, wsdump shows a close frame as an empty line, and fails on the next line that is typed. It
-ends at a character that the terminal cannot show, and before the replies to lines of a pipe come.
+ends at a character that the terminal cannot show, and before the replies to piped lines arrive.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Conversation(websocket.WebSocket):
     shown = threading.Event()
 
     def send(self, *arguments: object, **options: object) -> int:
-        """Sends; a line of a pipe waits for the reply, since frames may overtake each other."""
+        """Sends; after a line of a pipe, waits for the reply: frames may overtake each other."""
         self.shown.clear()
         sent = int(super().send(*arguments, **options))  # type: ignore[arg-type]
         if not sys.stdin.isatty():
@@ -40,7 +40,7 @@ class Conversation(websocket.WebSocket):
         return sent
 
     def recv_frame(self) -> websocket.ABNF:
-        self.shown.set()  # the frame before
+        self.shown.set()  # the previous frame
         try:
             frame = super().recv_frame()  # type: ignore[no-untyped-call]
         except (websocket.WebSocketException, OSError) as error:

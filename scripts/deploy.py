@@ -1,4 +1,4 @@
-"""`make deploy` and `make monitor`: AWS's own commands, and one line that says why one failed."""
+"""`make deploy` and `make monitor`: AWS's own commands, and the reason if one of them fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 from emulator.emulator import BIN, ROOT, Failure
 from scripts.address import run
 
-# CloudFormation updates no stack that has one of these states.
+# CloudFormation updates no stack in one of these states.
 WAYS_OUT = {
     "ROLLBACK_COMPLETE": "delete-stack",  # its creation failed
     "ROLLBACK_FAILED": "delete-stack",
@@ -27,7 +27,7 @@ WAYS_OUT = {
 
 
 def require_bucket(bucket: str) -> None:
-    """Raises a Failure without this bucket, without a region, or if they do not go together."""
+    """Raises an error if no region is set, or the bucket does not exist or is in another region."""
     here = boto3.Session().region_name
     if not here:
         raise NoRegionError
@@ -48,7 +48,7 @@ def require_bucket(bucket: str) -> None:
 
 
 def way_out(stack: str) -> str | None:
-    """What to do before this stack can be updated; None if it can, or is not there."""
+    """The advice for a stack that cannot be updated; None if it can, or does not exist."""
     newest = next(events(stack), {})
     status = newest.get("ResourceStatus")
     if newest.get("PhysicalResourceId") != newest.get("StackId") or status not in WAYS_OUT:
@@ -105,7 +105,7 @@ def deploy(stack: str, template: str, parameters: list[str]) -> None:
 
 
 def events(stack: str) -> Iterator[dict[str, Any]]:
-    """The events of a stack, newest first; none if it is not there, or AWS cannot be asked."""
+    """The events of a stack, newest first; none if it does not exist, or AWS does not answer."""
     with suppress(BotoCoreError, ClientError):
         pages = boto3.client("cloudformation").get_paginator("describe_stack_events")
         for page in pages.paginate(StackName=stack):
@@ -113,7 +113,7 @@ def events(stack: str) -> Iterator[dict[str, Any]]:
 
 
 def validation_error(stack: str) -> str | None:
-    """Why CloudFormation has refused a change set; its own message names no resource."""
+    """Why CloudFormation has refused a change set; the change set itself names no resource."""
     with suppress(BotoCoreError, ClientError):
         found = boto3.client("cloudformation").describe_events(
             StackName=stack, Filters={"FailedEvents": True}
@@ -125,7 +125,7 @@ def validation_error(stack: str) -> str | None:
 
 
 def aws(*command: str) -> None:
-    """Prints and runs a command of `aws cloudformation`; a Failure has what it says."""
+    """Prints and runs a command of `aws cloudformation`; a Failure has its error output."""
     print(shlex.join(("aws", "cloudformation", *command)), flush=True)
     run = subprocess.run(
         [BIN / "aws", "cloudformation", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True

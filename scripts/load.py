@@ -117,7 +117,7 @@ class Load:
 
 
 def flood(url: str, ended: threading.Event) -> Counter[str]:
-    """Sends without a pause, alone in a room, and connects again when disconnected."""
+    """Sends without a pause, alone in a room, and reconnects when disconnected."""
     sent: Counter[str] = Counter()
     while not ended.is_set():
         sent["connections of the flooders"] += 1

@@ -95,7 +95,7 @@ def is_folded_alone(source: str) -> bool:
 def confusables() -> Iterator[tuple[str, str]]:
     """The lines of confusables.txt: a character, and the text that it looks like.
 
-    The package lists each of the two under the other. The one with several entries is the text; if
+    The package lists each of the two under the other. The text is the one with several entries; if
     neither has several, the character comes first.
     """
     listed = {plain(text): entries for text, entries in confusables_data.items()}

@@ -18,7 +18,7 @@ from scripts.slim import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-KEPT = Path(".chalice/deployments")  # Chalice's own directory, which git and `make clean` know
+KEPT = Path(".chalice/deployments")  # Chalice's own: git ignores it, `make clean` removes it
 
 Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a directory
 
@@ -26,8 +26,8 @@ Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a direct
 def package(project: Path, out: Path, run: Run) -> None:
     """Packages a project; at most one process packages it at a time.
 
-    Chalice would install the requirements again for each change of the code. So it does that once
-    for these requirements, and later packages the code alone.
+    By itself, Chalice installs the requirements again after each change of the code. Here it
+    installs them once, and later packages the code alone.
     """
     needed = [project / "requirements.txt", *sorted((project / "vendor").rglob("*"))]
     content = b"".join(file.read_bytes() for file in needed if file.is_file())
@@ -48,7 +48,7 @@ def package(project: Path, out: Path, run: Run) -> None:
 
 
 def chalice_package(project: Path, out: Path, run: Run, *, only_code: bool = False) -> None:
-    """Runs `chalice package` on a copy, so that Chalice reuses no package, not even half of one."""
+    """Runs `chalice package` on a copy, so that Chalice reuses no package, complete or not."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as directory:
         copy = Path(directory)

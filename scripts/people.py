@@ -34,10 +34,10 @@ NO_ROOM = "(no room)"  # no room has a space in its name
 
 
 def connected(table: Any) -> list[Connection]:
-    """Everybody by room and time, as the table has them: also clients that vanished unnoticed.
+    """Everybody in the table, by room and time, including clients that vanished unnoticed.
 
-    1 request for each MB of the table, about 4,000 people: a scan, since no index has those outside
-    of rooms.
+    1 request for each MB of the table, about 4,000 people: a scan, since no index has people who
+    are in no room.
     """
     pages = table.meta.client.get_paginator("scan").paginate(
         TableName=table.name,
@@ -85,7 +85,7 @@ def show(people: list[Connection]) -> None:
 
 
 def kick(table: Any, api: Any, *, nickname: str = "", room: str = "", everybody: str = "") -> None:
-    """Disconnects one person, or after a question a room or everybody; prints how many.
+    """Disconnects one person or, after asking, a room or everybody; prints how many.
 
     1 request for each, besides those of `find` and `connected`. The answer comes from standard
     input, so a pipe may give it. A connection that API Gateway has closed already keeps its rows

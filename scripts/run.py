@@ -47,7 +47,7 @@ def run(port: int) -> None:
     people_sign_in = signs_in()
     make, terminal = os.getppid(), select.poll()
     if os.isatty(0):
-        terminal.register(0, 0)  # when it closes, only make may be told, which does not pass it on
+        terminal.register(0, 0)  # its end may be told only to make, which does not pass it on
     steps = Steps()
     with Emulator(port, say=steps.begin, functions_output=sys.stdout) as emulator:
         pool = None

@@ -32,7 +32,7 @@ def slim(out: Path, kept: Path, libraries: Path | None = None) -> None:
     The authorizer gets a package of its own, the only one with the library for tokens. The same
     package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
     call: rewriting them takes most of the time, and they seldom change. `libraries` is the package
-    that has them, if it is another one.
+    with the libraries, if they are in another one.
     """
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
@@ -76,7 +76,7 @@ def digest(entries: Sequence[zipfile.ZipInfo]) -> str:
 def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archive: Path) -> None:
     """Adds files of a package to an archive, with their compiled versions.
 
-    They have no timestamps, so that unchanged code is not deployed again.
+    The copies have no timestamps, so that unchanged code is not deployed again.
     """
     with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(archive, "a") as target:
         files = Path(directory)

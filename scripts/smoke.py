@@ -42,9 +42,9 @@ UNSAFE_TEXTS = {  # and the lines that arrive
 WRITERS = 5
 TEXTS_EACH = 10  # the pace of a connection allows 20 frames at once; logging in and joining are 4
 UNDER_WAY = 8  # frames at a time: a new account runs 10 functions at once, and loses the others
-MESSAGE_BYTES = 32_768  # the most of a line, which is one frame of API Gateway
+MESSAGE_BYTES = 32_768  # the maximum of a line: one frame of API Gateway
 
-QUOTAS = {  # and API Gateway's frame to the sender, where there is one
+QUOTAS = {  # and the message in API Gateway's frame to the sender
     "Lambda: concurrent executions, 10 in a new account": "Internal server error",
     "API Gateway: requests a second of the account": "Too Many Requests",
     "this stack: RequestRate and RequestBurst": "Too Many Requests",
@@ -56,7 +56,7 @@ SILENCE = 0.5  # seconds in which an unwanted frame would have come
 
 
 class Difference(Exception):
-    """The chat did something else than it should."""
+    """The chat did not do as it should."""
 
 
 class Client:
@@ -79,7 +79,7 @@ class Client:
             raise Difference(f"{self.name} could not say {shown(text)}: {error}") from None
 
     def hears(self, expected: str, *, among_others: bool = False) -> None:
-        """The next text is this, or has this line."""
+        """Raises Difference unless the next text is this or, `among_others`, has this line."""
         came = self.next()
         if came != expected and not (among_others and expected in (came or "").splitlines()):
             raise Difference(
@@ -210,7 +210,7 @@ class Smoke:
 
 
 def all_hear(clients: list[Client], expected: Counter[str]) -> None:
-    """These come to each client, each as often as counted, in any order."""
+    """Raises Difference unless each client hears these texts as often as counted, in any order."""
     deadline = time.monotonic() + PATIENCE
     heard: dict[str, list[str | None]] = {client.name: [] for client in clients}
     for client in clients:
@@ -243,7 +243,7 @@ def shown(thing: object) -> str:
 
 
 def smoke(url: str, of_version: str | None = None) -> bool:
-    """Prints a line for each check, up to the first that fails; whether all passed."""
+    """Prints a line for each check, up to the first that fails; returns whether all passed."""
     print(*filter(None, [url, of_version and f"version {of_version}"]), sep="\n", flush=True)
     for check in Smoke(url).checks():
         started = time.monotonic()

@@ -1,12 +1,12 @@
 # `. scripts/uv.sh`: sets $uv to the uv on PATH if it is 0.5 or newer, else to one that PYTHON
-# installs into .local/uv. Since uv does not read pip's settings, this exports those of the
-# machine's registry.
+# installs into .local/uv. Since uv does not read pip's settings, this exports those of the package
+# registry.
 
 uv=.local/uv/bin/uv
 if uv --version 2>/dev/null | grep -Eq '^uv (0\.([5-9]|[1-9][0-9])|[1-9])'; then
     uv=uv
 elif ! cmp -s requirements/uv.txt .local/uv/uv.txt; then
-    new=.local/uv.$$ # moved once it is complete, since two can be at it
+    new=.local/uv.$$ # moved once it is complete, since two may install at once
     trap 'rm -rf $new' EXIT
     trap 'exit 130' HUP INT TERM
     mkdir -p $new
@@ -19,7 +19,7 @@ elif ! cmp -s requirements/uv.txt .local/uv/uv.txt; then
         exit 1
     fi
     cp requirements/uv.txt $new
-    rm -rf $new/uv .local/uv # the first has Python, for linters to find
+    rm -rf $new/uv .local/uv # the first is Python code, which linters would find
     mv $new .local/uv
     trap - EXIT HUP INT TERM
 fi
@@ -36,4 +36,4 @@ for pair in UV_DEFAULT_INDEX:index-url UV_INDEX:extra-index-url UV_FIND_LINKS:fi
     [ -n "$(printenv $name)" ] || [ -z "$value" ] || export "$name=$value"
 done
 [ -n "$UV_DEFAULT_INDEX" ] || unset UV_DEFAULT_INDEX
-export UV_PYTHON_DOWNLOADS=never UV_INDEX_STRATEGY=unsafe-best-match # as pip's: all count alike
+export UV_PYTHON_DOWNLOADS=never UV_INDEX_STRATEGY=unsafe-best-match # as in pip: all are equal

@@ -35,11 +35,11 @@ NO_ENDPOINTS = "Signing in is not possible at the moment. Reload the page to try
 
 
 def chat_page() -> Response:
-    """The page, with headers that let it load nothing, and connect to this chat only; with sign-in,
-    to the issuer's token endpoint as well.
+    """The page, with headers that let it load nothing, and connect only to this chat and, with
+    sign-in, to the issuer's token endpoint.
 
     Raises `RuntimeError` if the environment does not name the chat's address. Reads the files once.
-    With sign-in, `Endpoints.find` has the cost; if the issuer fails, the page says so.
+    For the cost of sign-in, see `Endpoints.find`; if the issuer fails, the page says so.
     """
     chat = re.sub("^http", "ws", posts_endpoint())  # one stage takes connections and posts
     sign_in = _sign_in()
@@ -51,7 +51,7 @@ def chat_page() -> Response:
 
 
 def _sign_in() -> dict[str, str]:
-    """The data with which the page signs people in, or the problem; none without sign-in."""
+    """The data that the page needs to sign people in, or the problem; empty without sign-in."""
     issuer, client = (os.environ.get(name) for name in ("SIGN_IN_ISSUER", "SIGN_IN_CLIENT"))
     if not issuer:
         return {}
@@ -105,7 +105,7 @@ def _headers(addresses: str) -> dict[str, str | list[str]]:
 
 @cache
 def template() -> str:
-    """The page, with its style, script and title, and `{data}` where the data of the chat belong."""
+    """The page with its style, script and title; `{data}` marks the place of the chat's data."""
     html, style, script = (
         COMMENTS.sub("", (HERE / name).read_text(encoding="utf-8"))
         for name in ("index.html", "style.css", "script.js")
@@ -116,6 +116,6 @@ def template() -> str:
 
 @cache
 def _hash(element: str) -> str:
-    """The source with which CSP allows the page's only such element, by its content."""
+    """The CSP source that allows the page's only such element, by a hash of its content."""
     (content,) = re.findall(f"<{element}>(.*?)</{element}>", template(), re.DOTALL)
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"

@@ -22,18 +22,18 @@ ANSWER_SECONDS = 3.0
 POST_SECONDS = 12.0
 BROADCAST_SECONDS = 20.0
 
-# The longest pause before the first retry; it doubles with each retry, up to the second figure. A
-# pause is random, and at least half as long: posts refused together must not return together. Six
-# attempts take 0.9 to 1.9 s.
+# The longest pause before the first retry; it doubles with each retry, up to the second figure. The
+# actual pause is random, at least half of the longest: posts refused together must not return
+# together. Six attempts take 0.9 to 1.9 s.
 FIRST_RETRY_SECONDS = 0.06
 LONGEST_RETRY_SECONDS = 1.6
 ATTEMPTS = 6
 
 # API Gateway answers 429 when the account's quota is used up, or when one client's buffer is full.
-# A used-up quota refuses many posts, which get through sooner or later. So we assume one while
-# MANY_WAITING posts wait for a retry, and for THROTTLED_SECONDS after a retry succeeded, and retry
-# a 429 for POST_SECONDS then. With six attempts, 20 functions that shared the quota failed to reach
-# a tenth of 100,000 members, in a simulation.
+# A used-up quota refuses many posts, which get through sooner or later. So while MANY_WAITING posts
+# wait for a retry, and for THROTTLED_SECONDS after a retry succeeded, we blame the quota, and retry
+# a 429 for POST_SECONDS. With six attempts, in a simulation, 20 functions that shared the quota
+# failed to reach a tenth of 100,000 members.
 MANY_WAITING = 64
 THROTTLED_SECONDS = 6.0
 
@@ -113,10 +113,10 @@ class Poster:
         """Post `message` to the connection of each target, in no particular order.
 
         Targets are taken one by one as connections become free: the first post leaves before the
-        second page is read. At most `POOL_SIZE + MAX_WAITING` are held at any time, and more only
-        while posts hang. A target that is listed twice gets the message twice. While the iterator
-        reads a page, posts in flight continue but none starts, so pages should be large: at 10 ms
-        each, they cost 20 % with 1,000 targets a page, and 65 % with 100.
+        second page is read. Unless posts hang, at most `POOL_SIZE + MAX_WAITING` targets are held
+        at any time. A target that is listed twice gets the message twice. While the iterator reads
+        a page, posts in flight continue but none starts, so pages should be large: at 10 ms each,
+        they cost 20 % with 1,000 targets a page, and 65 % with 100.
 
         A failing post never stops the others:
 
@@ -126,9 +126,9 @@ class Poster:
           is used up, and a 429 is retried for `POST_SECONDS` instead;
         - 5xx, no connection: the same, but never more than `ATTEMPTS` attempts;
         - any other status: in `Result.failed` with status and body, not retried;
-        - no answer, a part of one, or one that is not HTTP/1: in `Result.failed`, and not retried,
-          since the message may have been delivered. A post that hangs is given up after 1 s, or up
-          to `ANSWER_SECONDS` (`seconds`, if less) while the API is slow or answers nothing;
+        - no answer, an incomplete one, or one that is not HTTP/1: in `Result.failed`, not retried,
+          since the message may have been delivered. A post that hangs is given up after 1 s; while
+          the API is slow or answers nothing, after up to `ANSWER_SECONDS` (`seconds`, if less);
         - a kept connection that closes before any byte of an answer: retried once, at once, over a
           new connection. RFC 9112, section 9.3.1, allows that for a request that was not carried
           out. The close suggests this but does not prove it: if API Gateway had accepted the post,

@@ -57,8 +57,8 @@ class Pool(Generic[Ticket]):
 
     `start` takes a request and a ticket for it; `wait` returns the ticket with the outcome.
 
-    :ivar answer_seconds: the most for one answer, connecting included. Once the API has answered, a
-        request gets at most `PATIENCE` times the time after which it counts as slow.
+    :ivar answer_seconds: time limit for one answer, connecting included. Once the API has answered,
+        the limit is at most `PATIENCE` times the time after which a request counts as slow.
     :ivar answers: number of answers since `refresh`.
     """
 
@@ -219,7 +219,7 @@ class Pool(Generic[Ticket]):
         return min(self.answer_seconds, PATIENCE * self._slow_seconds)
 
     def _count_slow(self) -> int:
-        """Call this once answers are read: a request is not slow if its answer lies unread."""
+        """Call this after reading answers: a request whose answer lies unread is not slow."""
         oldest = self.clock.monotonic() - self._slow_seconds
         count = 0
         for _, since in self._busy.values():

@@ -32,8 +32,9 @@ class Authorizer:
     def authorize(self, event: dict[str, Any]) -> dict[str, Any]:
         """The answer to API Gateway: a policy that allows or denies this one connection.
 
-        If it allows, its `context` has the account, for `account_of`. The log names the check that
-        failed, and nothing of the token. Raises nothing: any other failure is logged, and denies.
+        A policy that allows has the account in its `context`, for `account_of`. The log names the
+        check that failed, and nothing of the token. Raises nothing: any other failure is logged,
+        and denies.
         """
         try:
             token = (event.get("queryStringParameters") or {}).get("token", "")
@@ -45,7 +46,7 @@ class Authorizer:
             log.exception("a token could not be checked")
             count(SignInsFailed=1)
             return _policy(event, "Deny", "nobody")
-        # Quoted: API Gateway does not say what becomes of characters beyond ASCII.
+        # Quoted: API Gateway promises nothing about characters beyond ASCII.
         context = {"account": account.id, "nickname": quote(account.nickname)}
         return _policy(event, "Allow", account.id) | {"context": context}
 

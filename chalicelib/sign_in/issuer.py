@@ -42,7 +42,7 @@ class Kept(Generic[Found]):
         self, name: str, fetch: Callable[[], Found], clock: Callable[[], float] = time.time
     ) -> None:
         """`fetch` may raise `IssuerUnavailable`. The `name` is for the log. `clock`, in seconds,
-        must run on while Lambda freezes the process."""
+        must not stop while Lambda freezes the process."""
         self._name = name
         self._fetch = fetch
         self._clock = clock
@@ -50,12 +50,11 @@ class Kept(Generic[Found]):
         self._fetch_from = self._renew_at = -math.inf
 
     def get(self, is_enough: Callable[[Found], bool] = lambda _: True) -> Found:
-        """The last result. Fetches again if it is an hour old, or not enough.
+        """The last result. Fetches again if that is an hour old, or not enough.
 
-        The next fetch is `UNKNOWN_SECONDS` after the last, or `RETRY_SECONDS` after a failure,
-        which is logged; until then the result may not be enough. Raises `IssuerUnavailable` if a
-        fetch fails without an older result that is enough, and until the next fetch if there is no
-        result.
+        The next fetch is `UNKNOWN_SECONDS` after the last, or `RETRY_SECONDS` after a failure;
+        until then the result may not be enough. Failures are logged. Raises `IssuerUnavailable` if
+        a fetch fails and no older result is enough, or while there is no result.
         """
         now = self._clock()
         has_enough = self._found is not None and is_enough(self._found)

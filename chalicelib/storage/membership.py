@@ -43,8 +43,9 @@ class Membership:
     def open(self, new: Connection, now: int) -> Connection | None:
         """Write all rows of a connection with an account; returns the older one, now removed.
 
-        The first attempt assumes no older one; if there is one, the refusal names it. Every attempt
-        depends on the account's row, so the loser of a race is refused, and finds the winner.
+        The first attempt assumes that there is no older one; otherwise the refusal names it. Every
+        attempt depends on the account's row, so the loser of a race is refused, and finds the
+        winner.
         """
         older_id = new.id
 

@@ -44,7 +44,8 @@ class Reads:
         return found
 
     def members(self, room: str, attributes: str, limit: int | None = None) -> Iterator[Item]:
-        """Rows of a room's members with only these attributes: a third takes a quarter more CPU."""
+        """Rows of a room's members with only these attributes: reading a third one takes a quarter
+        more CPU."""
         return self._query(
             limit,
             IndexName="ReverseLookup",
@@ -82,7 +83,7 @@ class Reads:
 
 
 def _give_up(response: Any, caught_exception: Exception | None, **_: Any) -> None:
-    """A handler of botocore's event `needs-retry`: whatever went wrong is raised, not retried."""
+    """A handler of botocore's event `needs-retry`: failures are raised, not retried."""
     if caught_exception is not None:
         raise caught_exception
     http, parsed = response

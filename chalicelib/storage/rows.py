@@ -10,7 +10,7 @@
 
 Only a chat with sign-in has accounts. An account's row stays when its connection closes.
 
-The index `ReverseLookup` swaps the two keys: its partition `room_{room}` is the members. API
+The index `ReverseLookup` swaps the two keys: its partition `room_{room}` lists the members. API
 Gateway has always closed the connection before `expires_at` (Unix time in seconds). DynamoDB
 deletes expired rows late, so every read ignores them.
 """

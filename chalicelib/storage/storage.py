@@ -36,7 +36,7 @@ from chalicelib.text import names
 class Storage:
     """Reads and writes of the table. Costs are in requests to DynamoDB.
 
-    A method that takes a `Connection` writes only if it is still as it was read, and otherwise
+    A method that takes a `Connection` writes only if the row is still as it was read; otherwise it
     raises `StaleRecord` (optimistic locking). It returns the connection as it is now. Every method
     propagates botocore's `ClientError` and `BotoCoreError`, after the client's retries (of
     throttling, a 500, a lost connection).
@@ -99,11 +99,13 @@ class Storage:
         """Record a connection that has opened, with its account's nickname.
 
         Returns the account's older connection as it was, if one is open. The same transaction
-        removes it, so of any that race, one is left. The directory counts it out of its room.
+        removes the older one, so of connections that race, one is left. The directory then counts
+        the older one out of its room.
 
         1 transaction for an account that has not connected for 2 hours; otherwise 1 transaction
         more, 1 read (2 if the older one has closed), and 1 or 2 writes for a room. Raises
-        `StaleRecord`, or `NicknameTaken` if another account holds it; then nothing has changed.
+        `StaleRecord`, or `NicknameTaken` if another account has the nickname; then nothing has
+        changed.
         """
         new = Connection(connection_id, account.nickname, None, self._expiry(), account.id)
         return self._membership.open(new, int(self._clock()))
@@ -119,10 +121,10 @@ class Storage:
         return found if found and found.expires_at > self._clock() else None
 
     def delete_connection(self, connection_id: str) -> Connection | None:
-        """Remove a connection: its nickname is free, and its room has one member less.
+        """Remove a connection: its nickname becomes free, and its room loses a member.
 
-        Only the caller that removed it gets the connection as it was, and only if it had not
-        expired; any other gets None. 1 read, then as `delete_gone`.
+        Returns the connection as it was; None if it had expired, or another caller removed it.
+        1 read, then as `delete_gone`.
         """
         return self._membership.remove(connection_id, int(self._clock()))
 
@@ -234,8 +236,8 @@ class Storage:
     def iter_members(self, room: str, limit: int | None = None) -> Iterator[Connection]:
         """A room's members in no particular order, read page by page as they are taken.
 
-        1 request for each MB of them, or for each `limit`: set it to the number you need. The index
-        is eventually consistent: for a moment it may lack a new member, or list a former one.
+        1 request for each MB of them, or `limit` rows: set it to the number you need. The index is
+        eventually consistent: for a moment it may lack a new member, or list a former one.
         """
         rows = self._reads.members(room, "PK, username", limit)
         return (Connection(row["PK"], row.get("username", ""), room) for row in rows)

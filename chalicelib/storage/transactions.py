@@ -121,8 +121,8 @@ class Transactions:
         return self._take(connection.claim_row, now, holder or connection.id)
 
     def take_account(self, connection: Connection, now: int, holder: str) -> Item:
-        """Make this its account's connection if that is `holder`, expired or missing; else
-        `Refused` has that one."""
+        """Make this its account's connection, if the current one is `holder`, expired or missing;
+        otherwise `Refused` has the current row."""
         return self._take(connection.account_row, now, holder)
 
     def release(self, connection: Connection) -> Item:

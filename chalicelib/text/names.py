@@ -122,8 +122,8 @@ def _is_visible(name: str) -> bool:
 def _has_loose_marks(name: str) -> bool:
     """Whether a name begins with a combining mark, or has more than two in a row.
 
-    Three different ones may follow each other in scripts whose syllables need them (Moht Moht,
-    Dolma). Spacing marks (Mc) do not count: they stand beside a letter, not on it.
+    Three different ones may follow each other in scripts whose syllables need them, as in the names
+    Moht Moht and Dolma. Spacing marks (Mc) do not count: they stand beside a letter, not on it.
     """
     row = ""
     for character in name:
@@ -136,5 +136,5 @@ def _has_loose_marks(name: str) -> bool:
 
 
 def _is_like_syntax(character: str) -> bool:
-    """Whether NFKC turns it into a colon, a slash or white space; a plain slash is allowed."""
+    """Whether NFKC turns this into a colon, a slash or white space; a plain slash is allowed."""
     return character != "/" and bool(_SYNTAX.search(unicodedata.normalize("NFKC", character)))

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 # API Gateway quotas: "WebSocket frame size", 32 KB. API Gateway splits a longer message (up to 128
-# KB) into frames. wsdump shows each by itself, so the later ones lack the author, and half a
-# character stops it.
+# KB) into frames. wsdump shows each by itself, so the later frames lack the author, and a character
+# cut in two stops wsdump.
 MESSAGE_BYTES = 32_768
 
 # C0, DEL and C1, without the tab and the line feed; embeddings, overrides and isolates (UAX #9),
