@@ -35,7 +35,8 @@ class Announcer:
     def remove(self, connection_id: str) -> None:
         """Remove a closed connection, and announce its departure once.
 
-        Raises DynamoDB's errors if it cannot be removed; then nothing has changed.
+        Raises `StaleRecord` or DynamoDB's error if it cannot be removed. Then nothing has changed,
+        unless DynamoDB's last answer was lost.
         """
         departed = self._storage.delete_connection(connection_id)
         if departed is not None:
