@@ -111,7 +111,7 @@ format: ## Format the code, and apply the fixes of the linter
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: ## Measure how fast a room hears a line (8 minutes; BENCH=--help)
+bench: ## Measure how fast a room hears a line (10 minutes; BENCH=--help)
 	$(INSTALL) dev
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
