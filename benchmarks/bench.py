@@ -43,9 +43,9 @@ ENGINES = {
     "libcurl": "libcurl (`pycurl`)",
 }
 TROUBLE = {
-    "1 % gone": ["--gone", "0.01"],
-    "10 % gone": ["--gone", "0.1"],
-    "1 % throttled": ["--throttled", "0.01"],
+    "1% gone": ["--gone", "0.01"],
+    "10% gone": ["--gone", "0.1"],
+    "1% throttled": ["--throttled", "0.01"],
 }
 
 Figures = dict[str, float]  # seconds, CPU in µs a post, peak memory in MB
