@@ -88,10 +88,10 @@ test: ## Run all tests: units, template, end to end on the emulator
 	@$(BIN)/python -m scripts.browser
 	$(BIN)/python -m pytest -m "e2e or more" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-browsers: ## Test the page in Chromium, and in Firefox and WebKit where they are installed
+browsers: ## Test the page in Chromium, Firefox and WebKit (as root on Debian, installs them)
 	$(INSTALL) dev
-	@$(BIN)/python -m scripts.browser
-	$(BIN)/python -m pytest tests/browsers -rs
+	@$(BIN)/python -m scripts.browser all
+	$(BIN)/python -m pytest tests/browsers
 
 check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan

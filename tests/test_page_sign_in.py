@@ -51,6 +51,15 @@ def test_it_knows_its_client_and_the_endpoints_and_may_connect_to_one_of_them(
     assert issuer.asked == [DISCOVERY]  # once for all loads
 
 
+def test_it_is_small(issuer: Issuer) -> None:
+    """Even with the addresses of a user pool of Cognito."""
+    pool = "https://a-name-that-is-not-so-short.auth.ap-southeast-2.amazoncognito.com/oauth2"
+    issuer.document["authorization_endpoint"] = f"{pool}/authorize"
+    issuer.document["token_endpoint"] = f"{pool}/token"
+    assert data()["data-token"] == f"{pool}/token"
+    assert len(str(chat_page().body).encode()) <= 31.5 * 1024
+
+
 def test_endpoints_may_have_a_query(issuer: Issuer) -> None:
     issuer.document["authorization_endpoint"] += "?p=sign-in"
     issuer.document["token_endpoint"] += "?p=sign-in"

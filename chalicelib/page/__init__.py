@@ -1,7 +1,7 @@
 """The chat's own page, which speaks the protocol like any other client.
 
-It is served as one file, put together from `index.html`, `style.css` and `script.js`. Comments and
-indents are left out: they would be a seventh of it.
+It is served as one file, put together from `index.html`, `style.css` and `script.js`. Comments,
+indents and most line breaks are left out: they would be a fifth of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ HERE = Path(__file__).parent
 # Comments in JavaScript, indents and empty lines. No string, template or regular expression of the
 # script has a part that looks like these: none spans lines, and a quote would end the match.
 COMMENTS = re.compile(r"""^\s*((//|/\*\*).*\n\s*)*| // [^"'`\n]*$""", re.MULTILINE)
-SPACES = re.compile(r";?\s+(?=[{}])|(?<=[{};:,])\s+")  # that a style sheet can do without
+# What a style sheet and a script can do without.
+SPACES = re.compile(r";?\s+(?=[{}])|(?<=[{};:,])\s+")
+BREAKS = re.compile(r";?\n(?=})|(?<=[{;,(\[])\n")
 
 NO_CLIENT = "Only people who have signed in can chat here, and this page cannot sign anybody in."
 NO_ENDPOINTS = "Signing in is not possible at the moment. Reload the page to try again."
@@ -110,7 +112,8 @@ def template() -> str:
         COMMENTS.sub("", (HERE / name).read_text(encoding="utf-8"))
         for name in ("index.html", "style.css", "script.js")
     )
-    html = html.replace("{style}", SPACES.sub("", style)).replace("{script}", script)
+    style, script = SPACES.sub("", style), BREAKS.sub("", script)
+    html = html.replace("{style}", style).replace("{script}", script)
     return html.replace("{title}", TITLE)
 
 

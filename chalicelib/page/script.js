@@ -19,7 +19,7 @@ const SLEPT_MS = 90_000; // a timer this late has slept
 
 // Limits of the page itself; older lines leave it.
 const LINES = 1_000;
-const CHARACTERS = 1_000_000;
+const CHARACTERS = 1_000_000; // shown in them
 const SHOWN = 4_000; // characters of a text, until a button is pressed; so there are few links
 const NAMES = 20; // on arrival
 const GROUP_MS = 300_000; // lines of one person under one time
@@ -33,13 +33,13 @@ const LEFT = /^Left chat room "(\S+)"$/;
 const TAKEN = /^Nickname \S+ is already in use\.$/;
 const NO_ROOM = /^Room names are 1 to 64 /;
 const NEWS = /^(\S+) (joined room|left room|is now known as (\S+))\.$/; // a line of it
-const LIST = /^(\S+\n)*(\S+|\.\.\. and more rooms\.)$/;
+const LIST = /^(\S+\n)*(\S+|\.\.\. and more rooms\.|Not currently in .*)$/; // also the room
 const USAGE = "Usage: /join {chat_room_name}"; // nobody can be called Usage
 const TOO_FAST = "You are sending too fast. Wait a moment.";
 const EXPIRED = "Your session has expired. Please reconnect.";
 const ELSEWHERE = "You have connected from elsewhere.";
 const REFUSED = /^(Cannot send message if|Message too long: |Something went wrong\.|The server could not)/;
-const GATEWAYS = /^\{"message": ?"[\w ]+", ?"connectionId": ?"[^"]*", ?"requestId": ?"[^"]*"\}$/;
+const GATEWAYS = /^\{"message": ?"[\w ]+", ?"connectionId": ?".*\}$/;
 
 // The connection
 
@@ -77,7 +77,7 @@ function roomOfAddress() {
 function showAddress() {
   const name = encodeURIComponent(room).replace(/[!'()*]|[._~-]$/g, (mark) => `%${mark.charCodeAt(0).toString(16)}`);
   const address = location.pathname + (name && `#${name}`);
-  if (location.pathname + location.search + location.hash !== address) history.replaceState(null, "", address); // Safari counts
+  if (!location.href.endsWith(address)) history.replaceState(null, "", address); // Safari counts
 }
 
 function connect() {
@@ -90,7 +90,7 @@ function connect() {
     const address = client ? `${chat}?token=${session.id}` : chat;
     if (address.length > ADDRESS_CHARACTERS) {
       setSession(null);
-      return halt("The token of your account is too long to sign in with. Ask the operator of this chat to remove claims from it, such as groups.");
+      return halt("The token of your account is too long. Ask the operator of this chat to remove claims from it, such as groups.");
     }
     socket = new WebSocket(address);
     socket.onopen = ifMine(login);
@@ -207,7 +207,7 @@ function hearAboutName(frame) {
   if (!name) {
     const isTaken = TAKEN.test(frame);
     if (!isIn && !(isTaken && waits-- > 0)) return ask(frame);
-    if (isIn && isTaken) retell(gap, `Connection lost. The old connection still has the name ${me}: waiting until it ends …`);
+    if (isIn && isTaken) retell(gap, `Connection lost. Waiting for the name ${me}, which the old connection still has …`);
     return again(login);
   }
   me = name;
@@ -388,7 +388,7 @@ function pump() {
   }
   const { text, element, tries } = outbox[0];
   if (text.length > MESSAGE_BYTES && isCommand(text)) {
-    fail(take(), "Not sent: too long");
+    fail("Not sent: too long");
     strand(text);
     return pump();
   }
@@ -419,7 +419,7 @@ function hearEcho(text) {
     return true;
   }
   const refused = unsure.findIndex((item) => item.text === text);
-  if (refused >= 0) remove(unsure.splice(refused, 1)[0].element);
+  if (refused >= 0) unsure.splice(refused, 1)[0].element.remove();
   return false;
 }
 
@@ -440,12 +440,12 @@ function hearAnswer(frame) {
   }
   if (isError) {
     unsure.push(underWay);
-    fail(take(), "Not sent");
+    fail("Not sent");
     return false;
   }
   const isDone = JOINED.test(frame) || (LEFT.test(frame) && word(text) === "/quit");
   const isAnswer = isChange(text) ? isDone || NO_ROOM.test(frame) || frame === USAGE
-    : element || (text === "/ls" ? LIST.test(frame) : room ? frame === room : frame.startsWith("Not currently in"));
+    : element || LIST.test(frame);
   if (!isCommand(text) || !isAnswer) return false;
   take();
   if (!isDone) strand(text);
@@ -460,14 +460,14 @@ function giveUp() { strand(take().text); }
 
 /** After a command without success: texts behind it were for another room. */
 function strand(text) {
-  while (isChange(text) && outbox.length && !isCommand(outbox[0].text)) fail(take(), "Not sent: the room has not changed");
+  while (isChange(text) && outbox.length && !isCommand(outbox[0].text)) fail("Not sent: the room has not changed");
 }
 
 /** The connection is gone, and no answer will come. */
 function interrupt() {
   unsure = [];
   clearTimeout(next);
-  if (underWay && !isCommand(underWay.text)) fail(take(), "Perhaps not sent: the connection was lost");
+  if (underWay && !isCommand(underWay.text)) fail("Perhaps not sent: the connection was lost");
   if (underWay && underWay.tries > 1) {
     aside(`No answer to ${underWay.text.slice(0, 100)}`);
     giveUp();
@@ -476,7 +476,9 @@ function interrupt() {
   outbox = outbox.filter((item) => item.element);
 }
 
-function fail({ element }, why) {
+/** Marks the first of the outbox. */
+function fail(why) {
+  const { element } = take();
   element.className = "line own failed";
   element.firstChild.textContent = why;
   put(element);
@@ -503,7 +505,6 @@ let missed = 0;
 let isNamed = false; // in what was missed
 let unread = null; // the line where the unread begin
 let isUnread = false; // they are not read yet
-let characters = 0;
 /** @type {any} */
 let last = {}; // the last line: its author and day, and when its time was shown
 const slots = new Map(); // the colours of people
@@ -593,7 +594,7 @@ function list(frame) {
   put(box("line aside reply list", box("text", ...row(frame.split("\n"), shown, "\n"))), "/");
 }
 
-function divider(text) { return make("div", { className: "divider", role: "separator", size: 0 }, text); }
+function divider(text) { return make("div", { className: "divider", role: "separator" }, text); }
 
 /** The head of a line that has been delivered now. */
 function headOf(author) { return [called(author, author === me ? { className: "unseen" } : colour(author)), ` ${clock()}`]; }
@@ -602,7 +603,6 @@ function headOf(author) { return [called(author, author === me ? { className: "u
 function line(text, kind, head, author = me) {
   const isOwn = author === me;
   const element = box(`line ${kind}`, box("head", ...head));
-  element.size = text.length;
   reveal(element, text, isOwn);
   return element;
 }
@@ -647,11 +647,16 @@ function box(className, ...children) { return make("div", { className }, ...chil
 
 function button(label, onclick) { return make("button", { onclick }, label); }
 
+// WebKit lays out some texts for seconds, such as those of two directions, unless they come in short runs. None ends inside of a
+// character, such as a letter with marks. Texts in Latin, Chinese, Japanese and Korean letters need none.
+const SLOW = /\p{M}|[^\0-\u02ff\u2010-\ufaff\p{Emoji}]/u;
+const RUN = /([^]{60,120}\s|[^]{100,120}?(?<![\p{RI}\u200d])(?![\p{M}\p{Cf}\p{EMod}])|[^]{120})/u;
+
 /** @returns {any} */
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
-  // WebKit lays out some texts for seconds, such as two directions or tabs, unless they come in short runs.
-  element.append(...children.flatMap((child) => child.split?.(/([^]{60,120}\s|[^]{120})/u).flatMap((part, n) => n % 2 ? [part, make("wbr")] : part) ?? child));
+  const inRuns = (text) => text.split(RUN).flatMap((part, n) => n % 2 ? [part, make("wbr")] : part);
+  element.append(...children.flatMap((child) => SLOW.test(child) ? inRuns(child) : child));
   return element;
 }
 
@@ -671,11 +676,6 @@ function deliver(element) {
   show();
 }
 
-function remove(element) {
-  characters -= element.size;
-  element.remove();
-}
-
 /** Puts a line at the end of the log. */
 function put(element, author = "") {
   const log = $("log");
@@ -688,8 +688,7 @@ function put(element, author = "") {
   element.classList.toggle("more", more);
   last = { author, element, day, at: more ? last.at : now() };
   log.append(element);
-  characters += element.size ??= element.textContent.length;
-  while (log.childElementCount > LINES || (characters > CHARACTERS && log.childElementCount > 1)) remove(log.firstChild);
+  while (log.childElementCount > LINES || log.textContent.length > CHARACTERS) log.firstChild.remove();
   regroup();
   follow();
   return element;
@@ -725,22 +724,21 @@ function scrolled() {
   if (!document.hidden) see();
 }
 
-/** One of ten colours: none of those that the last nine people have. */
+/** The first of ten colours that none of the last nine people has. */
 function colour(name) {
   if (!slots.has(name)) {
     const taken = [...slots.values()].slice(-9);
-    let slot = [...name].reduce((sum, character) => sum + character.charCodeAt(0), 0) % 10;
-    while (taken.includes(slot)) slot = (slot + 1) % 10;
+    let slot = 0;
+    while (taken.includes(slot)) slot++;
     slots.set(name, slot);
   }
-  return { className: "name", style: `--hue: ${slots.get(name) * 36}` };
+  return { className: "name", style: `--hue: ${250 + slots.get(name) * 108}` };
 }
 
 function clock() { return new Date().toLocaleTimeString([], { timeStyle: "short" }); }
 
 function clear() {
   $("log").replaceChildren();
-  characters = 0;
   last = {};
   isUnread = false;
 }
@@ -868,7 +866,7 @@ onhashchange = () => {
   if (wanted && wanted !== room) isIn ? enqueue(`/join ${wanted}`) : ($("room").value = wanted);
   focusInput();
 };
-onbeforeunload = (event) => { if (hasUnsent()) event.preventDefault(); };
+onbeforeunload = () => hasUnsent() || null; // asks unless it is null
 // For keyboards that cover the page on a phone.
 const view = visualViewport;
 if (view) view.onresize = () => { document.body.style.height = `${view.height * view.scale}px`; };

@@ -10,7 +10,8 @@ import pytest
 
 from chalicelib.aws import ENDPOINT_VARIABLE
 from chalicelib.page import chat_page
-from tests.browsers.engines import DEBIANS, ENGINES, NewWindow, Window, is_installed
+from scripts.browser import OTHERS, other
+from tests.browsers.engines import ENGINES, NewWindow, Window
 from tests.conftest import Chat
 from tests.connections import Connections
 from tests.e2e.conftest import eventually
@@ -101,8 +102,8 @@ OpenWindow = Callable[..., Visitor]
 def new_window(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NewWindow]:
-    if not is_installed(request.param):
-        pytest.skip(f"{request.param} is not installed; on Debian: {DEBIANS}")
+    if request.param in OTHERS and not other(request.param):
+        pytest.skip(f"{request.param} is not installed")
     with ENGINES[request.param](tmp_path_factory.mktemp("profile")) as new_window:
         yield new_window
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from playwright.sync_api import Browser
 
+from scripts.browser import other
 from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import free_port
 from tests.e2e.tabs import chromium
@@ -192,7 +192,14 @@ class Marionette(Driver):
 @contextmanager
 def firefoxes(profile: Path) -> Iterator[NewWindow]:
     (profile / "user.js").write_text('user_pref("marionette.port", 0);\n')
-    command = (FIREFOX, "--headless", "--marionette", "--no-remote", "--profile", profile)
+    command = (
+        str(other("Firefox")),
+        "--headless",
+        "--marionette",
+        "--no-remote",
+        "--profile",
+        profile,
+    )
     port = profile / "MarionetteActivePort"
     with started(*command):
         await_start(lambda: port.read_text().isdecimal())
@@ -232,7 +239,7 @@ class WebDriver(Driver):
 def webkits(_: Path) -> Iterator[NewWindow]:
     browser = next(Path("/usr").glob("lib*/**/webkit2gtk-4.*/MiniBrowser"))
     port = free_port()
-    command = ("WebKitWebDriver", f"--port={port}")
+    command = (str(other("WebKit")), f"--port={port}")
     with display() as name, started(*command, DISPLAY=name):
         await_start(lambda: is_open(port))
         driver = WebDriver(port, browser)
@@ -288,19 +295,8 @@ def await_start(condition: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-FIREFOX = "firefox-esr" if shutil.which("firefox-esr") else "firefox"
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[NewWindow]]] = {
     "Chromium": lambda _: chromiums(),
     "Firefox": firefoxes,
     "WebKit": webkits,
 }
-DEBIANS = "apt-get install --no-install-recommends firefox-esr webkit2gtk-driver xvfb"
-
-
-def is_installed(engine: str) -> bool:
-    """`make browsers` installs Chromium itself."""
-    commands: dict[str, tuple[str, ...]] = {
-        "Firefox": (FIREFOX,),
-        "WebKit": ("WebKitWebDriver", "Xvfb"),
-    }
-    return all(shutil.which(command) for command in commands.get(engine, ()))

@@ -20,9 +20,10 @@ import pytest
 from botocore.config import Config
 from playwright.sync_api import Browser
 
-from emulator.emulator import HOST, REGION, Emulator, aws_environment
+from emulator.emulator import HOST, REGION, STACK, Emulator, aws_environment
 from tests.e2e.actors import PATIENCE, Person, company
-from tests.e2e.tabs import chromium
+from tests.e2e.small_chat import SmallChat, small_chat
+from tests.e2e.tabs import OpenTab, Tab, chromium, tabs
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Cloud:
 
     emulator: Emulator
     functions_output: Path
+
+    def page_url(self, stack: str = STACK) -> str:
+        """The address of a chat's page."""
+        url = self.emulator.page_url(stack)
+        assert url
+        return url
 
     def client(self, service: str, url: str | None = None) -> Any:
         environment = self.emulator.environment
@@ -131,10 +138,62 @@ def empty_chat(cloud: Cloud, chat_url: str) -> Iterator[str]:
     eventually(lambda: table.scan(TableName="ChaliceChat", ConsistentRead=True)["Count"] == 0)
 
 
+# An account for the tests of one file, which change it
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def template(account: Cloud) -> Path:
+    """The packaged app, uploaded once."""
+    return account.emulator.package()
+
+
+@pytest.fixture(scope="module")
+def deployed(account: Cloud, template: Path) -> str:
+    """The address of a chat that was deployed without any parameter."""
+    account.emulator.deploy_template(template)
+    return account.emulator.url()
+
+
+# The page, by default in front of a small chat
+
+
+@pytest.fixture
+def chat() -> Iterator[SmallChat]:
+    with small_chat() as chat:
+        yield chat
+
+
+@pytest.fixture
+def page_url(chat: SmallChat) -> str:
+    """The address of the page that tabs open."""
+    return chat.url
+
+
 @pytest.fixture(scope="module")  # an open one forbids asyncio.run() elsewhere
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+def open_tab(browser: Browser, page_url: str) -> Iterator[OpenTab]:
+    with tabs(browser, page_url) as open_tab:
+        yield open_tab
+
+
+@pytest.fixture
+def john(open_tab: OpenTab) -> Tab:
+    """In the room tea."""
+    return open_tab().opens().enters("John", "tea")
+
+
+# People in the chat
 
 
 @pytest.fixture

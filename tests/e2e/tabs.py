@@ -6,8 +6,9 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, sync_playwright
 
 from scripts.browser import installed
@@ -18,6 +19,20 @@ LINES = """[...document.querySelectorAll("#log .line:not(.command, .note)")].map
     const name = line.querySelector(".head bdi");
     return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
 })"""
+
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 360, "height": 740},
+    "is_mobile": True,
+    "has_touch": True,
+}
+ColorScheme = Literal["light", "dark"]
+
+BACK = "^Connection lost, and back at "  # the line that tells of a lost connection
+
+HIDE = """(hidden) => {
+    Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
 
 WATCH = """
 window.violations = [];
@@ -41,13 +56,14 @@ class Tab:
         self.page.goto(self.url)
         return self
 
-    def enters(self, name: str, room: str = "") -> None:
+    def enters(self, name: str, room: str = "") -> Tab:
         """Asks to enter, and is let in."""
         self.asks_for(name, room)
         welcome = f"Using nickname: {name}\nType /help for list of commands."
         self.sees(welcome, *([f'Joined chat room "{room}"'] if room else []))
         if room:
             self.shows("^(Also here: |Nobody else is here yet)")
+        return self
 
     def asks_for(self, name: str, room: str = "") -> None:
         self.page.get_by_label("Nickname").fill(name)
@@ -101,6 +117,20 @@ class Tab:
         """The attempts that the Content Security Policy has stopped."""
         violations: list[str] = self.page.evaluate("window.violations")
         return violations
+
+
+def is_accessible(tab: Tab) -> None:
+    """axe finds nothing."""
+    results = Axe().run(tab.page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+def is_within(tab: Tab) -> bool:
+    """Nothing is wider than the window."""
+    wide: bool = tab.page.evaluate(
+        "[...document.querySelectorAll('*')].every((it) => it.scrollWidth <= innerWidth)"
+    )
+    return wide
 
 
 class Network:

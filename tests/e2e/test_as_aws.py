@@ -11,19 +11,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulator.emulator import Failure
-from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.conftest import Cloud, eventually
 
 TOPIC = {"Type": "AWS::SNS::Topic"}
 
 Template = dict[str, Any]
 Deploy = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """An account for the tests of this file."""
-    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
-        yield cloud
 
 
 @pytest.fixture

@@ -14,29 +14,10 @@ import websocket
 
 from emulator.emulator import Failure
 from tests.e2e.actors import PATIENCE, Person
-from tests.e2e.conftest import Cloud, new_cloud
+from tests.e2e.conftest import Cloud
 
 SIGN_IN = ["TokenIssuer=https://issuer.example", "TokenAudience=chat"]
 LOGS_ROLE = "CloudWatch Logs role ARN must be set in account settings to enable logging"
-
-
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """An account for the tests of this file."""
-    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def template(account: Cloud) -> Path:
-    return account.emulator.package()
-
-
-@pytest.fixture(scope="module")
-def chat(account: Cloud, template: Path) -> str:
-    """The address of a chat."""
-    account.emulator.deploy_template(template)
-    return account.emulator.url()
 
 
 def function(account: Cloud, name: str) -> str:
@@ -99,27 +80,27 @@ def page(account: Cloud) -> int:
 
 @pytest.mark.parametrize("source", [None, "arn:aws:execute-api:us-east-1:000000000000:another/*"])
 def test_api_gateway_needs_permission_to_invoke_a_function(
-    account: Cloud, chat: str, source: str | None
+    account: Cloud, deployed: str, source: str | None
 ) -> None:
-    assert (handshake(chat), page(account)) == (101, 200)
+    assert (handshake(deployed), page(account)) == (101, 200)
     with permission(account, "WebsocketConnect", source):
-        assert handshake(chat) == 500
+        assert handshake(deployed) == 500
     with permission(account, "APIHandler", source):
         assert page(account) == 500
-    with permission(account, "WebsocketMessage", source), Person(chat) as john:
+    with permission(account, "WebsocketMessage", source), Person(deployed) as john:
         john.says("John")
         john.hears_of_a_failure()
-    assert (handshake(chat), page(account)) == (101, 200)
+    assert (handshake(deployed), page(account)) == (101, 200)
 
 
-def test_a_function_that_fails_is_answered_for_and_logged(account: Cloud, chat: str) -> None:
+def test_a_function_that_fails_is_answered_for_and_logged(account: Cloud, deployed: str) -> None:
     with handler(account, "WebsocketConnect", "app.nothing"):
-        assert handshake(chat) == 502
+        assert handshake(deployed) == 502
     with handler(account, "APIHandler", "app.no_page"):
         assert page(account) == 502
     for name in ("nothing", "no_page"):
         assert f"has no attribute '{name}'" in account.functions_output.read_text()
-    with handler(account, "WebsocketMessage", "app.nothing"), Person(chat) as john:
+    with handler(account, "WebsocketMessage", "app.nothing"), Person(deployed) as john:
         john.says("John")
         john.hears_of_a_failure()
 

@@ -35,26 +35,6 @@ OLDER = Path(__file__).parent / "older_resources.json"
 NUMBERS = count(1)
 
 
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """An account for the tests of this file."""
-    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def template(account: Cloud) -> Path:
-    """The packaged app, uploaded once."""
-    return account.emulator.package()
-
-
-@pytest.fixture(scope="module")
-def deployed(account: Cloud, template: Path) -> str:
-    """The address of a chat that was deployed without any parameter."""
-    account.emulator.deploy_template(template)
-    return account.emulator.url()
-
-
 # Parameters
 
 

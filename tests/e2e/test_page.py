@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, WebSocketRoute, expect
+from playwright.sync_api import expect
 
 from chalicelib.page import TITLE
 from emulator.emulator import ROOT
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import Cloud
-from tests.e2e.tabs import OpenTab, Tab, tabs
+from tests.e2e.tabs import ColorScheme, OpenTab, Tab
 from tests.e2e.test_chat import CLIENTS, TRANSCRIPT, WSDUMP
 
-ColorScheme = Literal["light", "dark"]
 IMAGES = ROOT / "docs" / "images"
-PHONE: dict[str, Any] = {
-    "viewport": {"width": 360, "height": 740},
-    "is_mobile": True,
-    "has_touch": True,
-}
 
 
 @pytest.fixture
-def page_url(cloud: Cloud, chat_url: str) -> str:
-    url = cloud.emulator.page_url()
-    assert url
-    return url
-
-
-@pytest.fixture
-def open_tab(browser: Browser, page_url: str, empty_chat: str) -> Iterator[OpenTab]:
-    with tabs(browser, page_url) as open_tab:
-        yield open_tab
+def page_url(cloud: Cloud, empty_chat: str) -> str:
+    return cloud.page_url()
 
 
 @pytest.fixture
 def john(open_tab: OpenTab) -> Tab:
-    john = open_tab().opens()
-    john.enters("John", "chalice")
-    return john
+    return open_tab().opens().enters("John", "chalice")
 
 
 # The protocol
@@ -93,8 +74,7 @@ ODD_TEXTS = [
 
 
 def test_odd_texts_are_shown_as_they_are(john: Tab, open_tab: OpenTab) -> None:
-    jenny = open_tab().opens()
-    jenny.enters("Jenny", "chalice")
+    jenny = open_tab().opens().enters("Jenny", "chalice")
     john.reads("Jenny joined room.")
     for text in ODD_TEXTS:
         jenny.says(text)
@@ -121,20 +101,6 @@ def test_a_text_that_is_too_long_for_a_message_comes_in_several(
     john.says("\n".join(["é" * 159] * 100))  # waits for the new name, with which 99 lines fill it
     hundredth = f"LongerJohn: {'é' * 159}"
     jenny.hears("John is now known as LongerJohn.", "\n".join([hundredth] * 99), hundredth)
-
-
-def test_only_the_server_speaks_as_the_server(open_tab: OpenTab) -> None:
-    """Nobody can be called Usage in this chat, but a person in another might."""
-    john = open_tab()
-    server = fake_server(john)
-    john.opens().enters("John", "chalice")
-    author = john.page.locator("#log .line:last-child bdi")
-    server[0].send("Usage: a\nUsage: /join {chat_room_name}")
-    john.reads("Usage: a\n/join {chat_room_name}")
-    expect(author).to_have_text("Usage")
-    server[0].send("Usage: /join {chat_room_name}")
-    john.reads("Usage: /join {chat_room_name}")
-    assert author.count() == 0
 
 
 def test_links_can_be_clicked_and_tell_nobody_where_they_are_from(john: Tab) -> None:
@@ -219,161 +185,6 @@ def test_it_is_used_by_keyboard_alone(open_tab: OpenTab) -> None:
     expect(text).to_have_value("half")
     john.page.get_by_role("button", name="Leave").press("Enter")
     expect(john.page.get_by_label("Nickname")).to_be_focused()
-
-
-def test_the_title_counts_what_was_missed(john: Tab, arrive: Callable[..., Person]) -> None:
-    jenny = arrive("Jenny", "chalice")
-    john.reads("Jenny joined room.")
-    john.page.evaluate(HIDE, True)
-    for text in ("Hi", "John?"):
-        jenny.says(text)
-        john.reads(f"Jenny: {text}")
-        jenny.hears(f"Jenny: {text}")
-    assert john.page.title() == f"(2, your name) chalice · {TITLE}"
-    john.page.evaluate(HIDE, False)
-    assert john.page.title() == f"chalice · {TITLE}"
-
-
-HIDE = """(hidden) => {
-    Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
-    document.dispatchEvent(new Event("visibilitychange"));
-}"""
-
-
-# The looks
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [{}, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing(
-    open_tab: OpenTab, arrive: Callable[..., Person], scheme: ColorScheme, device: dict[str, Any]
-) -> None:
-    john = open_tab(color_scheme=scheme, **device).opens()
-    is_accessible(john)
-    john.asks_for("a:b")
-    john.shows("^Nicknames are")
-    is_accessible(john)
-    john.enters("John", "chalice")
-    for name in ("Jenny", "Zoë", "Bob"):
-        person = arrive(name, "chalice")
-        person.says("see https://example.com")
-        person.hears(f"{name}: see https://example.com")
-        person.leaves()
-        john.reads(f"{name} left room.")
-    john.says("Hi")
-    john.says("/help")
-    john.awaits(lambda: "Commands" in john.lines[-1])
-    is_accessible(john)
-    john.page.evaluate("dispatchEvent(new Event('offline'))")
-    john.says("Hello?")
-    is_accessible(john)
-
-
-def is_accessible(tab: Tab) -> None:
-    results = Axe().run(tab.page)
-    assert results.violations_count == 0, results.generate_report()
-
-
-def test_on_a_phone_nothing_is_covered_or_wider_than_the_screen(open_tab: OpenTab) -> None:
-    john = open_tab(**PHONE).opens()
-    assert is_within(john)
-    john.enters("John", "chalice")
-    for text in ("W" * 300, "https://example.com/" + "a" * 200, "Hi"):
-        john.says(text)
-        john.reads(f"John: {text}")
-    assert is_within(john)
-    john.page.set_viewport_size({"width": 360, "height": 380})  # above the keyboard
-    line, box = john.page.locator("#log .line").last, john.page.locator("#compose")
-    john.awaits(lambda: bottom(line) <= top(box))
-    assert bottom(line) <= top(box)
-    assert bottom(box) <= 380
-
-
-def test_it_is_usable_at_twice_the_size(open_tab: OpenTab) -> None:
-    """A zoom of 200% makes a window of 1280 by 720 as narrow as this."""
-    john = open_tab(viewport={"width": 640, "height": 360}, device_scale_factor=2).opens()
-    john.enters("John", "chalice")
-    john.says("Hi")
-    john.reads("John: Hi")
-    assert is_within(john)
-    assert bottom(john.page.locator("#log .line").last) <= top(john.page.locator("#compose"))
-
-
-def is_within(tab: Tab) -> bool:
-    wide: bool = tab.page.evaluate(
-        "[...document.querySelectorAll('*')].every((it) => it.scrollWidth <= innerWidth)"
-    )
-    return wide
-
-
-def top(locator: Locator) -> float:
-    box = locator.bounding_box()
-    assert box
-    return box["y"]
-
-
-def bottom(locator: Locator) -> float:
-    box = locator.bounding_box()
-    assert box
-    return box["y"] + box["height"]
-
-
-# Many lines
-
-
-def test_old_lines_leave_and_many_lines_take_no_more_memory(open_tab: OpenTab) -> None:
-    """Six thousand lines: six minutes of a chat with a thousand a minute."""
-    john = open_tab()
-    server = fake_server(john)
-    john.opens().enters("John", "chalice")
-    nodes, heap = [], []
-    for hundreds in range(0, 6_000, 500):
-        for n in range(hundreds, hundreds + 500):
-            server[0].send(f"p{n % 40}: line {n}, see https://example.com/{n} or not")
-        john.reads(f"p{n % 40}: line {n}, see https://example.com/{n} or not")
-        measured = metrics(john)
-        nodes.append(measured["Nodes"])
-        heap.append(measured["JSHeapUsedSize"])
-    assert john.page.locator("#log .line").count() == 1_000
-    assert nodes[-1] < 1.1 * nodes[2]
-    assert heap[-1] < 1.2 * heap[2]
-
-
-def test_long_lines_leave_sooner(open_tab: OpenTab) -> None:
-    john = open_tab()
-    server = fake_server(john)
-    john.opens().enters("John", "chalice")
-    for n in range(40):
-        server[0].send(f"Jenny: {n}{'x' * 100_000}")
-    john.awaits(lambda: john.lines[-1].startswith("Jenny: 39x"))
-    assert john.page.locator("#log .line").count() == 9
-
-
-def fake_server(tab: Tab) -> list[WebSocketRoute]:
-    """Lets John in; the test sends further lines over the sockets that this returns."""
-    sockets: list[WebSocketRoute] = []
-
-    def answer(socket: WebSocketRoute) -> None:
-        sockets.append(socket)
-        socket.on_message(lambda frame: socket.send(str(LETS_IN.get(str(frame)))))
-
-    tab.page.route_web_socket(re.compile("."), answer)
-    return sockets
-
-
-LETS_IN = {
-    "John": "Using nickname: John\nType /help for list of commands.",
-    "/join chalice": 'Joined chat room "chalice"',
-}
-
-
-def metrics(tab: Tab) -> dict[str, float]:
-    """The browser's metrics of a tab, after a garbage collection."""
-    session = tab.context.new_cdp_session(tab.page)
-    session.send("HeapProfiler.collectGarbage")
-    session.send("Performance.enable")
-    found = session.send("Performance.getMetrics")["metrics"]
-    return {metric["name"]: metric["value"] for metric in found}
 
 
 # README.md's pictures

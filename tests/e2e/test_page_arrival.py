@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Dialog, expect
+from playwright.sync_api import Dialog, expect
 
-from tests.e2e.small_chat import SmallChat, small_chat
-from tests.e2e.tabs import OpenTab, Tab, tabs
+from tests.e2e.small_chat import SmallChat
+from tests.e2e.tabs import BACK, PHONE, OpenTab, Tab
 
-PHONE: dict[str, Any] = {
-    "viewport": {"width": 360, "height": 740},
-    "is_mobile": True,
-    "has_touch": True,
-}
 PEOPLE = [f"Person{n}" for n in range(1, 121)]
-BACK = "^Connection lost, and back at "
-
-
-@pytest.fixture
-def chat() -> Iterator[SmallChat]:
-    with small_chat() as chat:
-        yield chat
-
-
-@pytest.fixture
-def open_tab(browser: Browser, chat: SmallChat) -> Iterator[OpenTab]:
-    with tabs(browser, chat.url) as open_tab:
-        yield open_tab
 
 
 def notes(tab: Tab) -> list[str]:
@@ -49,8 +28,7 @@ def is_told(tab: Tab, *expected: str) -> None:
 def test_it_says_who_is_here(open_tab: OpenTab, chat: SmallChat) -> None:
     """With one /ls, which is not shown."""
     chat.members = ["Rose", "Zoë", "Bob"]
-    john = open_tab().opens()
-    john.enters("John", "tea")
+    john = open_tab().opens().enters("John", "tea")
     is_told(john, "Also here: Rose, Zoë, Bob")
     assert john.page.locator(".command").count() == 0
     assert chat.heard == ["John", "/join tea", "/ls"]
@@ -60,8 +38,7 @@ def test_it_says_so_in_every_room_and_not_after_a_reconnect(
     open_tab: OpenTab, chat: SmallChat
 ) -> None:
     chat.members = ["Rose"]
-    john = open_tab().opens()
-    john.enters("John", "tea")
+    john = open_tab().opens().enters("John", "tea")
     is_told(john, "Also here: Rose")
     john.says("/join coffee")
     is_told(john, "Also here: Rose", "Also here: Rose")
@@ -74,8 +51,7 @@ def test_it_says_so_in_every_room_and_not_after_a_reconnect(
 
 
 def test_alone_one_can_copy_an_invitation(open_tab: OpenTab) -> None:
-    john = open_tab(permissions=["clipboard-read", "clipboard-write"]).opens()
-    john.enters("John", "tea")
+    john = open_tab(permissions=["clipboard-read", "clipboard-write"]).opens().enters("John", "tea")
     is_told(john, "Nobody else is here yet. Copy the invitation")
     john.page.get_by_role("button", name="Copy the invitation").click()
     expect(john.page.get_by_role("button", name="Copied")).to_be_visible()
@@ -101,8 +77,7 @@ def test_where_nothing_can_be_copied_the_address_is_shown(open_tab: OpenTab) -> 
 
 def test_many_are_counted(open_tab: OpenTab, chat: SmallChat) -> None:
     chat.members = PEOPLE
-    john = open_tab(**PHONE).opens()
-    john.enters("John", "tea")
+    john = open_tab(**PHONE).opens().enters("John", "tea")
     is_told(john, f"Also here: {', '.join(PEOPLE[:20])}, and 100 more")
 
 
@@ -113,8 +88,7 @@ def test_a_hundred_and_twenty_people_do_not_fill_two_screens(
     open_tab: OpenTab, chat: SmallChat
 ) -> None:
     chat.members = PEOPLE
-    john = open_tab(**PHONE).opens()
-    john.enters("John", "tea")
+    john = open_tab(**PHONE).opens().enters("John", "tea")
     is_told(john, f"Also here: {', '.join(PEOPLE[:20])}, and 100 more")
     john.page.get_by_role("button", name="People").click()
     john.reads("\n".join([*PEOPLE, "John"]))
@@ -125,8 +99,7 @@ def test_a_hundred_and_twenty_people_do_not_fill_two_screens(
 
 def test_rooms_are_links_that_join(open_tab: OpenTab, chat: SmallChat) -> None:
     chat.rooms = ["coffee", "dev!", "50%"]
-    john = open_tab().opens()
-    john.enters("John")
+    john = open_tab().opens().enters("John")
     john.page.get_by_role("button", name="Rooms").click()
     john.reads("coffee\ndev!\n50%")
     john.page.get_by_role("link", name="50%").click()
@@ -136,8 +109,7 @@ def test_rooms_are_links_that_join(open_tab: OpenTab, chat: SmallChat) -> None:
 
 def test_a_list_that_is_cut_off_says_so(open_tab: OpenTab, chat: SmallChat) -> None:
     chat.rooms = ["coffee", "... and more rooms."]
-    john = open_tab().opens()
-    john.enters("John")
+    john = open_tab().opens().enters("John")
     john.says("/ls")
     john.reads("coffee\n... and more rooms.")
     assert john.page.locator("#log a").all_text_contents() == ["coffee"]
@@ -147,8 +119,7 @@ def test_a_list_that_is_cut_off_says_so(open_tab: OpenTab, chat: SmallChat) -> N
 
 
 def test_twelve_joins_are_one_line(open_tab: OpenTab, chat: SmallChat) -> None:
-    john = open_tab(**PHONE).opens()
-    john.enters("John", "tea")
+    john = open_tab(**PHONE).opens().enters("John", "tea")
     is_told(john, "Nobody else is here yet. Copy the invitation")
     chat.sends(*(f"{name} joined room." for name in PEOPLE[:12]))
     john.reads(f"{', '.join(PEOPLE[:12])} joined room.")
@@ -185,8 +156,7 @@ def test_a_pasted_invitation_has_a_preview(open_tab: OpenTab) -> None:
 def test_a_line_that_is_no_command_can_be_sent_as_a_text(
     open_tab: OpenTab, chat: SmallChat
 ) -> None:
-    john = open_tab().opens()
-    john.enters("John", "tea")
+    john = open_tab().opens().enters("John", "tea")
     john.says("/shrug")
     john.reads("Unknown command: shrug")
     john.awaits(lambda: len(notes(john)) == 2)
@@ -196,8 +166,7 @@ def test_a_line_that_is_no_command_can_be_sent_as_a_text(
 
 
 def test_on_a_phone_enter_breaks_the_line(open_tab: OpenTab, chat: SmallChat) -> None:
-    john = open_tab(**PHONE).opens()
-    john.enters("John", "tea")
+    john = open_tab(**PHONE).opens().enters("John", "tea")
     text = john.page.get_by_label("Your message")
     expect(text).to_have_attribute("enterkeyhint", "enter")
     text.press_sequentially("one\ntwo")

@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from emulator.user_pool import UserPool
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually
-from tests.e2e.tabs import OpenTab, Tab, tabs
-from tests.e2e.test_page import ColorScheme, is_accessible
-from tests.e2e.test_page_connection import BACK, MINUTES, disconnect
+from tests.e2e.tabs import BACK, ColorScheme, OpenTab, Tab, is_accessible
+from tests.e2e.test_page_connection import MINUTES, disconnect
 
 STACK = "PageSignIn"
 FAILED = "Signing in did not work. Please try again."
-TOO_LONG = "^The token of your account is too long to sign in with. Ask the operator of this chat "
+TOO_LONG = "^The token of your account is too long. Ask the operator of this chat "
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +29,14 @@ def pool(cloud: Cloud) -> UserPool:
 def chat(cloud: Cloud, pool: UserPool) -> Iterator[str]:
     """The address of a chat whose page signs people in."""
     url = cloud.emulator.deploy(stack=STACK, parameters=[f"TableName={STACK}", *pool.parameters])
-    pool.allow_page(page_of(cloud))
+    pool.allow_page(cloud.page_url(STACK))
     yield url
     cloud.emulator.delete(STACK)
 
 
-def page_of(cloud: Cloud) -> str:
-    url = cloud.emulator.page_url(STACK)
-    assert url
-    return url
-
-
 @pytest.fixture
-def open_tab(cloud: Cloud, chat: str, browser: Browser) -> Iterator[OpenTab]:
-    with tabs(browser, page_of(cloud)) as open_tab:
-        yield open_tab
+def page_url(cloud: Cloud, chat: str) -> Iterator[str]:
+    yield cloud.page_url(STACK)
     table = cloud.client("dynamodb")
     eventually(lambda: not table.query(**CONNECTIONS)["Items"])
 

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
-from tests.e2e.small_chat import TOO_FAST, WENT_WRONG, SmallChat, small_chat
-from tests.e2e.tabs import OpenTab, Tab, tabs
+from tests.e2e.small_chat import TOO_FAST, WENT_WRONG, SmallChat
+from tests.e2e.tabs import OpenTab, Tab
 
 SECONDS = 1_000  # milliseconds
 MINUTES = 60 * SECONDS
 JOINED = 'Joined chat room "tea"'
-
-
-@pytest.fixture
-def chat() -> Iterator[SmallChat]:
-    with small_chat() as chat:
-        yield chat
-
-
-@pytest.fixture
-def open_tab(browser: Browser, chat: SmallChat) -> Iterator[OpenTab]:
-    with tabs(browser, chat.url) as open_tab:
-        yield open_tab
 
 
 @pytest.fixture
@@ -165,12 +153,15 @@ def test_texts_of_others_do_not_answer_for_the_server(open_tab: OpenTab, chat: S
     john.opens().asks_for("John", "tea")
     john.awaits(lambda: "/join tea" in chat.heard)
     john.says("Hi")
-    for n in range(30):
-        chat.sends(f"Jenny: line {n}")
-        john.awaits(lambda n=n: f"Jenny: line {n}" in john.lines)  # type: ignore[misc]
-        john.page.clock.run_for(1 * SECONDS)
-        if chat.heard.count("John") > 1:
-            break
+    chat.sends("Jenny: Hello")
+    john.awaits(lambda: "Jenny: Hello" in john.lines)
+
+    def is_back() -> bool:
+        chat.sends("Jenny: and on")
+        return chat.heard.count("John") > 1
+
+    runs_until(john, is_back)
+    assert "Jenny: and on" in john.lines
     settles(john, chat, "Hi")
 
 
@@ -191,7 +182,7 @@ def test_after_a_laptops_sleep_it_asks_whether_it_is_still_connected(
 ) -> None:
     """Clocks that only go forward may stand still meanwhile, and start again."""
     john.page.evaluate("Date.now = ((now) => () => now() + 3_600_000)(Date.now)")
-    settles(john, chat, "/room")
+    runs_until(john, lambda: "/room" in chat.heard, 5 * SECONDS)
 
 
 # What others change in the page
@@ -253,6 +244,18 @@ def test_a_name_like_api_gateways_frames_marks_no_delivered_text_as_lost(
     assert john.page.locator(".failed").count() == 0
 
 
+def test_only_the_server_speaks_as_the_server(open_tab: OpenTab, chat: SmallChat) -> None:
+    """Nobody can be called Usage in this chat, but a person in another might."""
+    john = open_tab().opens().enters("John", "tea")
+    author = john.page.locator("#log .line:last-child bdi")
+    chat.sends("Usage: a\nUsage: /join {chat_room_name}")
+    john.reads("Usage: a\n/join {chat_room_name}")
+    expect(author).to_have_text("Usage")
+    chat.sends("Usage: /join {chat_room_name}")
+    john.reads("Usage: /join {chat_room_name}")
+    assert author.count() == 0
+
+
 # Keys
 
 
@@ -272,29 +275,20 @@ COMPOSES = """(input, [text, isComposing, then]) => {
 }"""
 
 
-@pytest.mark.parametrize(
-    ("engine", "text", "is_composing", "then", "is_sent"),
-    [
+def test_enter_in_a_composition(john: Tab, chat: SmallChat) -> None:
+    """Enter ends a composition, and sends Korean: there it chooses nothing."""
+    field = john.page.get_by_label("Your message")
+    for engine, text, is_composing, then, is_sent in (
         ("Safari, Japanese", "日本", False, False, False),
         ("Chrome, Japanese", "日本", True, False, False),
         ("Safari, Korean", "안녕", False, False, True),
         ("Chrome, Korean", "안녕", True, False, True),
         ("Chrome, Korean, with a second event", "안녕", True, True, True),
-    ],
-)
-def test_enter_in_a_composition(
-    john: Tab,
-    chat: SmallChat,
-    engine: str,
-    text: str,
-    is_composing: bool,
-    then: bool,
-    is_sent: bool,
-) -> None:
-    """Enter ends a composition, and sends Korean: there it chooses nothing."""
-    john.page.get_by_label("Your message").evaluate(COMPOSES, [text, is_composing, then])
-    hears_nothing_more(john, chat, *([text] if is_sent else []))
-    expect(john.page.get_by_label("Your message")).to_have_value("" if is_sent else text)
+    ):
+        chat.heard.clear()
+        field.evaluate(COMPOSES, [text, is_composing, then])
+        hears_nothing_more(john, chat, *([text] if is_sent else []))
+        assert field.input_value() == ("" if is_sent else text), engine
 
 
 # Rooms

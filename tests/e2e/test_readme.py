@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from emulator.emulator import BIN, ROOT, endpoint_of
 from tests.e2e.actors import Person, company
-from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.conftest import Cloud, eventually
 from tests.e2e.test_stack import copy_project
 
 Shell = Callable[..., str]
@@ -23,13 +23,6 @@ SET_BY_READER = {
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
 }
 ADDRESS = re.compile(r"wss://(\w+)\.execute-api\.us-east-1\.amazonaws\.com/api/?")
-
-
-@pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """An account for the tests of this file."""
-    with new_cloud(tmp_path_factory.mktemp("account")) as cloud:
-        yield cloud
 
 
 @pytest.fixture
