@@ -105,10 +105,10 @@ def calls() -> None:
     tea, milk = (set(storage.get_connection_ids_by_room(room + run)) for room in ("tea", "milk"))
     print(f"After two /join at once, {len(tea & milk)} of 10 people are in two rooms.")
 
-    member = {"SK": f"room_crowd{run}", "expires_at": int(time.time()) + 3600}
+    row = {"SK": f"room_crowd{run}", "expires_at": int(time.time()) + 3600}
     with boto3.resource("dynamodb").Table(os.environ["TABLE"]).batch_writer() as rows:
         for n in range(3_000):
-            rows.put_item(Item=member | {"PK": f"{n:0500}"})
+            rows.put_item(Item=row | {"PK": f"{n:0500}"})
     found = storage.get_connection_ids_by_room(f"crowd{run}")
     print(f"Of 3000 members, {len(found)} are found.")
 
