@@ -97,7 +97,7 @@ check: ## Check format, lint, types and the templates' security
 	$(INSTALL) dev scan
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app.py chalicelib emulator scripts tests benchmarks examples/from_the_tutorial.py
+	$(BIN)/mypy app.py chalicelib emulator scripts tests benchmarks
 	$(BIN)/mypy examples/echo-server/app.py
 	DENO_DIR=.local/deno DENO_NO_UPDATE_CHECK=1 $(BIN)/deno check --quiet --config .ci/deno.json chalicelib/page/script.js
 	@$(BIN)/python -m scripts.package .local/check >/dev/null
