@@ -28,7 +28,7 @@ class Verdict(Enum):
 
 
 class Pace:
-    """A token bucket for each connection. `clock` must not stop while Lambda freezes the process."""
+    """A token bucket for each connection. `clock` has to run while Lambda freezes the process."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

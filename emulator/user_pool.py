@@ -1,4 +1,4 @@
-"""A user pool of the emulator's Cognito, for a chat in which people sign in: see docs/sign-in.md."""
+"""A user pool of the emulator's Cognito, for a chat with sign-in: see docs/sign-in.md."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def address(arguments: argparse.Namespace) -> str:
 
 
 def version(arguments: argparse.Namespace) -> str | None:
-    """The release of the chat in a stack; None for a URL, and for 0.1.0, which has no such output."""
+    """The release of the chat in a stack; None for a URL, and for 0.1.0, which does not say."""
     if arguments.url:
         return None
     return outputs_of(arguments.stack, emulator_of(arguments.stack)).get("Version")
