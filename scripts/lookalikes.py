@@ -1,6 +1,6 @@
 """`python -m scripts.lookalikes`: writes chalicelib/text/lookalikes.json, for `names.claim`.
 
-They are made from Unicode's confusables.txt and Scripts.txt, version 13, as the package
+The tables are made from Unicode's confusables.txt and Scripts.txt, version 13, as the package
 `confusable-homoglyphs` has them. A test compares the file with the output of this script.
 """
 
