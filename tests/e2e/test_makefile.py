@@ -276,6 +276,22 @@ def test_another_python_gets_an_environment_of_its_own_if_it_is_named(clone: Pat
     assert make("url", cwd=clone)[1].startswith(SAID)
 
 
+def test_the_python_that_was_named_once_also_makes_later_environments(
+    clone: Path, tmp_path: Path
+) -> None:
+    """Whatever python3 is on PATH."""
+    python3 = tmp_path / "bin" / "python3"
+    python3.parent.mkdir()
+    python3.write_text("#!/bin/sh\nexit 1\n")
+    python3.chmod(0o755)
+    path = f"{python3.parent}:{os.environ['PATH']}"
+    for layer, target in (("run", "url"), ("dev", "format")):
+        add_a_line(clone / "requirements" / f"{layer}.txt")
+        assert "is not Python 3.11" not in make(target, cwd=clone, PATH=path)[1]
+        assert (clone / ".venv" / f"{layer}.txt").exists()
+    assert make("url", cwd=clone, PATH=path) == (0, WORKS)
+
+
 @pytest.fixture
 def silent_index() -> Iterator[socket.socket]:
     with socket.create_server((HOST, 0)) as index:
