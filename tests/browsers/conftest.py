@@ -97,13 +97,14 @@ class Visitor:
 
 OpenWindow = Callable[..., Visitor]
 
+# `make browsers` installs the others, or says which are left out.
+INSTALLED = [engine for engine in ENGINES if engine not in OTHERS or other(engine)]
 
-@pytest.fixture(scope="session", params=ENGINES)
+
+@pytest.fixture(scope="session", params=INSTALLED)
 def new_window(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NewWindow]:
-    if request.param in OTHERS and not other(request.param):
-        pytest.skip(f"{request.param} is not installed")
     with ENGINES[request.param](tmp_path_factory.mktemp("profile")) as new_window:
         yield new_window
 
