@@ -219,9 +219,10 @@ class Emulator:
     def package(self, project: Path = ROOT) -> Path:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
-        is_starting = self._server is not None and not self._is_ready
-        meanwhile = f", while the AWS emulator starts on {HOST}:{self.port}" * is_starting
-        self._say(f"Packaging the app{meanwhile}")
+        if self._server is None or self._is_ready:
+            self._say("Packaging the app")
+        else:
+            self._say(f"Packaging the app, while the AWS emulator starts on {HOST}:{self.port}")
         package(project, out, lambda command, copy: self.run(*command, cwd=copy))
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
