@@ -26,7 +26,7 @@ heard = threading.Event()
 
 
 def steps(scene: list[str]) -> list[tuple[str, str | None]]:
-    """Who sends which text; None closes the connection."""
+    """The person and the text of a step; None closes the connection."""
     split = [step.partition(" ") for step in scene]
     return [
         (name, text.encode().decode("unicode_escape") if space else None)

@@ -13,8 +13,7 @@ from chalicelib.page import TITLE
 from tests.browsers.conftest import OpenWindow, Visitor
 from tests.e2e.conftest import eventually
 from tests.e2e.small_chat import SmallChat
-from tests.e2e.test_chat import CLIENTS, TRANSCRIPT
-from tests.e2e.test_page import ODD_TEXTS
+from tests.e2e.test_page import ODD_TEXTS, play_the_transcript
 from tests.e2e.test_page_text import AUTHOR, COSTLY, LIMIT, PLAIN, whole
 from tests.e2e.test_page_truth import COMPOSES
 
@@ -23,18 +22,7 @@ from tests.e2e.test_page_truth import COMPOSES
 
 def test_the_tutorials_transcript(two_windows: list[Visitor]) -> None:
     """Between two windows, on the real chat."""
-    people = dict(zip(CLIENTS, two_windows, strict=True))
-    seen: dict[str, list[str]] = {client: [] for client in CLIENTS}
-    for step in TRANSCRIPT:
-        person = people[step["client"]]
-        if seen[step["client"]]:
-            person.says(step["sends"])
-        else:
-            person.asks_for(step["sends"])
-        for client, frames in step["receives"].items():
-            seen[client] += frames
-        for client in CLIENTS:
-            people[client].sees(*seen[client])
+    play_the_transcript(two_windows)
 
 
 @pytest.mark.parametrize("lines", [["Grüße, 日本"], ["  one", "", "two"]])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -33,7 +34,12 @@ def john(open_tab: OpenTab) -> Tab:
 
 
 def test_the_tutorials_transcript_between_two_tabs(open_tab: OpenTab) -> None:
-    people = {client: open_tab().opens() for client in CLIENTS}
+    play_the_transcript([open_tab().opens() for _ in CLIENTS])
+
+
+def play_the_transcript(two: Sequence[Any]) -> None:
+    """`two` are tabs, or windows of any engine; neither has chosen a nickname."""
+    people = dict(zip(CLIENTS, two, strict=True))
     seen: dict[str, list[str]] = {client: [] for client in CLIENTS}
     for step in TRANSCRIPT:
         person = people[step["client"]]

@@ -1,4 +1,4 @@
-"""Somebody who arrives is not left alone: who is here, how to invite others, and the lists."""
+"""The page greets a newcomer: with the people in the room, an invitation to copy, and lists."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def test_a_text_that_came_too_fast_is_sent_again(john: Tab, chat: SmallChat) -> 
 
 
 def test_texts_of_others_do_not_answer_for_the_server(open_tab: OpenTab, chat: SmallChat) -> None:
-    """A lost answer to /join, in a busy room: what was typed does not wait for ten minutes."""
+    """A lost answer to /join, in a busy room: typed texts do not wait for ten minutes."""
     john = open_tab()
     john.page.clock.install()
     chat.instead["/join tea"] = [[]]
@@ -368,7 +368,7 @@ def test_leave_offers_the_name_that_one_has(john: Tab, chat: SmallChat) -> None:
 
 
 def test_when_the_address_is_gone_for_good_a_button_reloads(john: Tab, chat: SmallChat) -> None:
-    """And keeps what was typed."""
+    """And keeps the typed text."""
     button = john.page.get_by_role("button", name="Reload the page")
     chat.is_up = False
     john.page.evaluate("dispatchEvent(new Event('offline'))")
