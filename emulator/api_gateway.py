@@ -47,7 +47,8 @@ def apply() -> None:
     FrameProtocol.send_data = send_in_frames
 
     # It invoked functions without their permission, as often as clients liked, and sent clients
-    # whatever a function returned or raised.
+    # whatever a function returned or raised. Frames that wait when the server closes their connection
+    # were handled all the same.
     apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
     apigateway._invoke_request_authorizer_lambda = partial(
         authorize, apigateway._invoke_request_authorizer_lambda
@@ -155,7 +156,9 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
     If the function fails, may not be invoked, or is invoked too often, the client gets a frame that
     says so.
     """
-    api, account, region, route, stage, connection, _, request, *_ = call
+    api, account, region, route, stage, connection, kind, request, *_ = call
+    if kind == "MESSAGE" and connection not in apigateway._ws_connections:
+        return {}  # it was closed while the frame waited for those before it
     source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
     integration = apigateway._integrations[api][route["target"].rpartition("/")[2]]
     if stage not in apigateway._stages[api]:

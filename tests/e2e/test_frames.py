@@ -93,6 +93,18 @@ def test_what_is_too_long_or_not_text_closes_the_connection(
     jenny.hears("John left room.")
 
 
+def test_frames_that_wait_when_the_server_closes_the_connection_are_dropped(
+    cloud: Cloud, client: websocket.WebSocket
+) -> None:
+    """As the chat does with somebody who sends too fast, at frame 220 or some later one."""
+    already = len(cloud.functions_output.read_text())
+    for _ in range(500):
+        client.send("no name")
+    eventually(lambda: "route=$disconnect" in cloud.functions_output.read_text()[already:])
+    handled = cloud.functions_output.read_text()[already:].count("route=$default")
+    assert 220 <= handled < 300
+
+
 def post(cloud: Cloud, url: str, connection: str, data: bytes) -> None:
     api: Any = cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
     api.post_to_connection(ConnectionId=connection, Data=data)
