@@ -47,8 +47,8 @@ def apply() -> None:
     FrameProtocol.send_data = send_in_frames
 
     # It invoked functions without their permission, as often as clients liked, and sent clients
-    # whatever a function returned or raised. Frames that wait when the server closes their connection
-    # were handled all the same.
+    # whatever a function returned or raised. It went on handling the frames that waited when the
+    # server closed their connection.
     apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
     apigateway._invoke_request_authorizer_lambda = partial(
         authorize, apigateway._invoke_request_authorizer_lambda

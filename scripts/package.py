@@ -9,16 +9,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from botocore.session import get_session
 
 from emulator.processes import locked
-from scripts.slim import slim
+from scripts import slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-KEPT = Path(".chalice/deployments")  # Chalice's own: git ignores it, `make clean` removes it
+APP = ("app.py", "chalicelib", "resources.json", ".chalice")
+LIBRARIES = ("requirements.txt", "vendor")
+KEPT = Path(".chalice/deployments/kept")  # git ignores it, and `make clean` removes it
+NOT_PACKAGED = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
 
 Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a directory
 
@@ -26,44 +30,58 @@ Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a direct
 def package(project: Path, out: Path, run: Run) -> None:
     """Packages a project; at most one process packages it at a time.
 
-    By itself, Chalice installs the requirements again after each change of the code. Here it
-    installs them once, and later packages the code alone.
+    By itself, Chalice installs the requirements again after each change of the code. Here the
+    libraries are kept until the requirements change, and the package until anything changes.
     """
-    needed = [project / "requirements.txt", *sorted((project / "vendor").rglob("*"))]
-    content = b"".join(file.read_bytes() for file in needed if file.is_file())
-    digest = hashlib.sha256(content).hexdigest()[:32]
-    kept = project / KEPT / f"requirements-{digest}-{sys.implementation.cache_tag}.zip"
-    with locked(project / ".chalice"):
-        if not kept.exists():
-            chalice_package(project, out, run)
-            kept.parent.mkdir(exist_ok=True)
-            for older in kept.parent.glob("*.zip"):
-                older.unlink()
-            unfinished = kept.with_suffix(".unfinished")
-            shutil.copyfile(out / "deployment.zip", unfinished)
-            unfinished.rename(kept)
-        else:
-            chalice_package(project, out, run, only_code=True)
-        slim(out, kept.parent, libraries=kept)
-
-
-def chalice_package(project: Path, out: Path, run: Run, *, only_code: bool = False) -> None:
-    """Runs `chalice package` on a copy, so that Chalice reuses no package, complete or not."""
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as directory:
+    with locked(project / ".chalice"), tempfile.TemporaryDirectory(dir=out) as directory:
         copy = Path(directory)
-        shutil.copytree(project / ".chalice", copy / ".chalice", ignore=built)
-        for name in ("chalicelib", *([] if only_code else ["vendor"])):
-            if (project / name).exists():
-                shutil.copytree(project / name, copy / name, ignore=built)
-        for name in ("app.py", "resources.json", "requirements.txt"):
-            shutil.copy(project / name, copy)
-        if only_code:
+        for name in (*APP, *LIBRARIES):
+            copy_if_there(project / name, copy / name)
+        libraries = project / KEPT / f"libraries-{digest(*(copy / name for name in LIBRARIES))}"
+        packaged = project / KEPT / f"package-{digest(copy)}"
+        if packaged.exists():
+            shutil.copytree(packaged, out, dirs_exist_ok=True)
+            return
+        if libraries.exists():
+            shutil.rmtree(copy / "vendor", ignore_errors=True)
             (copy / "requirements.txt").write_text("")
         run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy)
+        if not libraries.exists():
+            keep(libraries, lambda new: slim.extract_libraries(out / "deployment.zip", new))
+        slim.slim(out, libraries)
+        files = (*slim.PACKAGES, "sam.json")
+        keep(packaged, lambda new: [shutil.copy(out / name, new) for name in files])
 
 
-built = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
+def copy_if_there(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=NOT_PACKAGED)
+    elif source.exists():
+        shutil.copy(source, target)
+
+
+def digest(*places: Path) -> str:
+    """A hash of the files in some places, and of all else that changes what is made from them."""
+    files = [
+        (number, str(file.relative_to(place)), hashlib.sha256(file.read_bytes()).digest())
+        for number, place in enumerate((*places, Path(__file__), Path(slim.__file__)))
+        for file in (place, *place.rglob("*"))
+        if file.is_file()
+    ]
+    content = (sorted(files), version("chalice"), sys.implementation.cache_tag)
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
+
+
+def keep(place: Path, make: Callable[[Path], object]) -> None:
+    """Makes a directory in place of older ones of its kind; an interrupted call leaves none."""
+    kind = place.name.partition("-")[0]
+    for older in place.parent.glob(f"{kind}-*"):
+        shutil.rmtree(older)
+    unfinished = place.with_suffix(".unfinished")
+    unfinished.mkdir(parents=True)
+    make(unfinished)
+    unfinished.rename(place)
 
 
 def main() -> int:

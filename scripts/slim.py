@@ -8,7 +8,6 @@ file system is read-only, so they would be compiled at every cold start.
 from __future__ import annotations
 
 import compileall
-import hashlib
 import json
 import py_compile
 import shutil
@@ -23,64 +22,48 @@ SERVICES = ("apigatewaymanagementapi", "dynamodb")
 PREFIXES = ("execute-api", "dynamodb")  # of their endpoints: `endpointPrefix` in the data
 ENDPOINTS = Path("botocore", "data", "endpoints.json")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
+PACKAGES = ("deployment.zip", "authorizer.zip")  # of all functions but the authorizer, and its own
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
-def slim(out: Path, kept: Path, libraries: Path | None = None) -> None:
+def extract_libraries(package: Path, directory: Path) -> None:
+    """Writes the libraries of Chalice's package to a directory, a file for each of `PACKAGES`.
+
+    Only the authorizer gets the library for tokens.
+    """
+    shared, with_tokens = (directory / name for name in PACKAGES)
+    with zipfile.ZipFile(package) as archive:
+        names = [name for name in archive.namelist() if is_needed(name) and not is_code(name)]
+        rewrite(archive, [name for name in names if not is_for_tokens(name)], shared)
+        shutil.copyfile(shared, with_tokens)
+        rewrite(archive, [name for name in names if is_for_tokens(name)], with_tokens)
+
+
+def slim(out: Path, libraries: Path) -> None:
     """Rewrites the package and the template that `chalice package` wrote to a directory.
 
-    The authorizer gets a package of its own, the only one with the library for tokens. The same
-    package gives the same bytes. The directory `kept` keeps the rewritten libraries for the next
-    call: rewriting them takes most of the time, and they seldom change. `libraries` is the package
-    with the libraries, if they are in another one.
+    The libraries are those of `extract_libraries`. The same code gives the same bytes.
     """
-    template = json.loads((out / "sam.json").read_text())
-    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = "./authorizer.zip"
     original = (out / "deployment.zip").rename(out / "original.zip")
-    with zipfile.ZipFile(original) as package, zipfile.ZipFile(libraries or original) as other:
-        code = [
-            entry
-            for entry in package.infolist()
-            if is_needed(entry.filename) and is_code(entry.filename)
-        ]
-        entries = [
-            entry
-            for entry in other.infolist()
-            if is_needed(entry.filename) and not is_code(entry.filename)
-        ]
-        shared = [entry for entry in entries if not is_for_tokens(entry.filename)]
-        for_tokens = [entry for entry in entries if is_for_tokens(entry.filename)]
-        archive = kept / f"libraries-{digest(shared)}.zip"
-        with_tokens = kept / f"libraries-{digest(entries)}.zip"
-        if not (archive.exists() and with_tokens.exists()):
-            archive.unlink(missing_ok=True)  # of an interrupted call
-            rewrite(other, shared, archive)
-            unfinished = with_tokens.with_suffix(".unfinished")
-            shutil.copyfile(archive, unfinished)
-            rewrite(other, for_tokens, unfinished)
-            unfinished.rename(with_tokens)
-        for name, libraries_of in (("authorizer.zip", with_tokens), ("deployment.zip", archive)):
-            shutil.copyfile(libraries_of, out / name)
-            rewrite(package, code, out / name)
+    with zipfile.ZipFile(original) as archive:
+        names = [name for name in archive.namelist() if is_needed(name) and is_code(name)]
+        for package in PACKAGES:
+            shutil.copyfile(libraries / package, out / package)
+            rewrite(archive, names, out / package)
     original.unlink()
+    template = json.loads((out / "sam.json").read_text())
+    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{PACKAGES[1]}"
     (out / "sam.json").write_text(json.dumps(template, indent=2))
 
 
-def digest(entries: Sequence[zipfile.ZipInfo]) -> str:
-    """A hash that differs if rewriting the entries would give different bytes."""
-    contents = [(entry.filename, entry.CRC) for entry in entries]
-    rewriting = (Path(__file__).read_text(), sys.implementation.cache_tag)
-    return hashlib.sha256(repr((sorted(contents), rewriting)).encode()).hexdigest()[:32]
-
-
-def rewrite(package: zipfile.ZipFile, entries: Sequence[zipfile.ZipInfo], archive: Path) -> None:
+def rewrite(package: zipfile.ZipFile, names: Sequence[str], archive: Path) -> None:
     """Adds files of a package to an archive, with their compiled versions.
 
     The copies have no timestamps, so that unchanged code is not deployed again.
     """
     with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(archive, "a") as target:
         files = Path(directory)
-        package.extractall(files, [entry.filename for entry in entries])
+        package.extractall(files, names)
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
         sys.pycache_prefix = None  # whatever the caller's shell says

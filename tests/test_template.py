@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from emulator.emulator import BIN, REGION, ROOT, aws_environment
-from scripts import slim as slim_module
-from scripts.package import chalice_package
-from scripts.slim import FOR_TOKENS, slim
+from scripts.package import package as package_project
+from scripts.slim import FOR_TOKENS
+from tests.e2e.test_stack import copy_project
 
 MONITORING = ROOT / "monitoring.yaml"
 pytestmark = pytest.mark.e2e
@@ -34,10 +33,10 @@ Template = dict[str, Any]
 
 
 def package_app(project: Path, out: Path) -> Path:
-    """Package the app; returns Chalice's template. This needs a region, but no credentials."""
+    """Package the app; returns its template. This needs a region, but no credentials."""
     no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
     environment = no_credentials | {"AWS_DEFAULT_REGION": REGION}
-    chalice_package(
+    package_project(
         project,
         out,
         lambda command, copy: subprocess.run(
@@ -163,11 +162,9 @@ def test_a_custom_domain_of_chalices_configuration_is_in_the_template(tmp_path: 
     )
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())
     config["stages"]["dev"] |= json.loads(f"{{{recipe}}}")
-    for name in ("app.py", "chalicelib", "resources.json", "requirements.txt"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / ".chalice").mkdir()
-    (tmp_path / ".chalice" / "config.json").write_text(json.dumps(config))
-    template = json.loads(package_app(tmp_path, tmp_path / "out").read_text())
+    project = copy_project(tmp_path / "project")
+    (project / ".chalice" / "config.json").write_text(json.dumps(config))
+    template = json.loads(package_app(project, tmp_path / "out").read_text())
     domain = only(template, "AWS::ApiGatewayV2::DomainName")
     assert domain["DomainName"] == "chat.example.com"
     mapping = only(template, "AWS::ApiGatewayV2::ApiMapping")
@@ -618,26 +615,14 @@ def test_the_emulators_environment_has_nothing_of_a_real_account(
 
 
 @pytest.fixture(scope="module")
-def shipped(sam_json: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the two packages as they are shipped."""
-    return slimmed(sam_json, tmp_path_factory.mktemp("shipped") / "out")
-
-
-def slimmed(sam_json: Path, out: Path, kept: Path | None = None) -> Path:
-    shutil.copytree(sam_json.parent, out)
-    slim(out, kept or out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def package(shipped: Path) -> Path:
+def package(sam_json: Path) -> Path:
     """The package of all functions but the authorizer, unpacked."""
-    return unpacked(shipped / "deployment.zip")
+    return unpacked(sam_json.with_name("deployment.zip"))
 
 
 @pytest.fixture(scope="module")
-def authorizers_package(shipped: Path) -> Path:
-    return unpacked(shipped / "authorizer.zip")
+def authorizers_package(sam_json: Path) -> Path:
+    return unpacked(sam_json.with_name("authorizer.zip"))
 
 
 def unpacked(archive: Path) -> Path:
@@ -662,7 +647,7 @@ def test_the_package_has_only_the_services_that_the_functions_call(package: Path
 
 
 def test_only_the_authorizers_package_has_the_library_for_tokens(
-    package: Path, authorizers_package: Path, shipped: Path
+    package: Path, authorizers_package: Path, template: Template
 ) -> None:
     both = {path.name for path in package.iterdir()}
     alone = {path.name.partition("-")[0] for path in authorizers_package.iterdir()} - {
@@ -670,7 +655,7 @@ def test_only_the_authorizers_package_has_the_library_for_tokens(
     }
     assert {"jwt", "cryptography", "cffi", "pycparser"} <= alone
     assert all(name.lower().startswith(FOR_TOKENS) for name in alone)
-    functions = of_type(json.loads((shipped / "sam.json").read_text()), "AWS::Serverless::Function")
+    functions = of_type(template, "AWS::Serverless::Function")
     assert {name: function["CodeUri"] for name, function in functions.items()} == {
         **dict.fromkeys([*FUNCTIONS, PAGE], "./deployment.zip"),
         "Authorize": "./authorizer.zip",
@@ -712,50 +697,3 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
     settings = dict.fromkeys(("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"), "any")
     (library,) = run_in(authorizers_package, use, **settings)
     assert library.startswith(str(authorizers_package))
-
-
-def test_the_same_package_gives_the_same_bytes(
-    sam_json: Path, shipped: Path, tmp_path: Path
-) -> None:
-    """Whether its libraries are rewritten or were kept."""
-    anew = slimmed(sam_json, tmp_path / "anew")
-    from_kept = slimmed(sam_json, tmp_path / "from kept", kept=shipped)
-    for name in ("deployment.zip", "authorizer.zip", "sam.json"):
-        for again in (anew, from_kept):
-            assert (again / name).read_bytes() == (shipped / name).read_bytes()
-
-
-@pytest.mark.parametrize("calls", [0, 1])
-def test_after_an_interruption_the_libraries_are_rewritten(
-    sam_json: Path, shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
-) -> None:
-    """Of all functions, or of the authorizer."""
-    rewrite, left = slim_module.rewrite, iter(range(calls))
-
-    def interrupted(package: zipfile.ZipFile, entries: Any, archive: Path) -> None:
-        if next(left, None) is None:
-            rewrite(package, entries[:1], archive)
-            raise KeyboardInterrupt
-        rewrite(package, entries, archive)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(slim_module, "rewrite", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            slimmed(sam_json, tmp_path / "interrupted", kept=tmp_path)
-    again = slimmed(sam_json, tmp_path / "again", kept=tmp_path)
-    for name in ("deployment.zip", "authorizer.zip"):
-        assert (again / name).read_bytes() == (shipped / name).read_bytes()
-
-
-def test_a_changed_library_is_not_taken_from_those_kept(tmp_path: Path) -> None:
-    for code in ("VERSION = 1", "VERSION = 2"):
-        out = tmp_path / code
-        out.mkdir()
-        (out / "sam.json").write_text('{"Resources": {"Authorize": {"Properties": {}}}}')
-        with zipfile.ZipFile(out / "deployment.zip", "w") as package:
-            package.writestr("app.py", "")
-            package.writestr("library.py", code)
-        slim(out, kept=tmp_path)
-        for name in ("deployment.zip", "authorizer.zip"):
-            with zipfile.ZipFile(out / name) as package:
-                assert package.read("library.py").decode() == code

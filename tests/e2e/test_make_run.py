@@ -6,7 +6,6 @@ import io
 import os
 import pty
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 import pytest
 
 from emulator.emulator import HOST, ROOT, Emulator, directory_of
-from scripts.package import package
+from scripts.package import KEPT, package
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
@@ -177,18 +176,13 @@ def test_one_started_as_another_is_killed_keeps_its_files() -> None:
 
 
 def test_a_change_of_the_code_does_not_install_the_requirements_again(tmp_path: Path) -> None:
-    """Nor is a package used that was left unfinished."""
     copy = copy_project(tmp_path / "project")
-    deployments = copy / ".chalice" / "deployments"
-    shutil.rmtree(deployments, ignore_errors=True)
-    deployments.mkdir()
-    (deployments / "requirements-x.unfinished").write_bytes(b"PK\x03\x04 and so on")
     first = packaged(copy)
     assert {"boto3/__init__.py", "chalicelib/__init__.py"} <= set(first.namelist())
     (copy / "chalicelib" / "new.py").write_text("NEW = 1")
     app = (copy / "app.py").read_bytes() + b"# new"
     (copy / "app.py").write_bytes(app)
-    (kept,) = deployments.glob("requirements-*.zip")
+    (kept,) = (copy / KEPT).glob("libraries-*")
     before = kept.stat()
     second = packaged(copy)
     assert kept.stat() == before
@@ -235,7 +229,7 @@ def test_it_ends_when_make_is_killed() -> None:
 
 
 STUBBORN = """#!/bin/sh
-# In place of chalice: runs until the emulator's files are gone, then writes to them.
+# In place of the AWS CLI: runs until the emulator's files are gone, then writes to them.
 trap '' INT TERM HUP
 echo > "${TMPDIR:-/tmp}/temporary"
 for out; do :; done
@@ -253,13 +247,13 @@ def test_a_running_command_does_not_outlive_it(
     monkeypatch.setenv("TMPDIR", str(temporary))
     (tmp_path / "python").symlink_to(sys.executable)  # which finds no environment
     monkeypatch.setenv("PYTHONPATH", sysconfig.get_path("purelib"))
-    chalice = tmp_path / "chalice"
-    chalice.write_text(STUBBORN)
-    chalice.chmod(0o755)
+    aws = tmp_path / "aws"
+    aws.write_text(STUBBORN)
+    aws.chmod(0o755)
     port = free_port()
     with script("run", port, tmp_path / "python") as run:
-        run.prints("Packaging the app")
-        eventually(lambda: any(str(chalice) in line for line in processes_of(port)))
+        run.prints("Uploading it")
+        eventually(lambda: any(str(aws) in line for line in processes_of(port)))
         run.gets(ending)
         run.ends()
     nothing_is_left(port)

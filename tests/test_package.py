@@ -1,0 +1,152 @@
+"""`make package` and what it keeps, with a stand-in for `chalice package`."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from scripts import slim
+from scripts.package import KEPT, package
+
+FILES = ("deployment.zip", "authorizer.zip", "sam.json")
+
+
+class Project:
+    """An app with one library, whose text is that of the requirements."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.calls: list[str] = []  # of Chalice, with the requirements
+        self._outs = count()
+        (directory / ".chalice").mkdir(parents=True)
+        (directory / "chalicelib").mkdir()
+        for name in ("app.py", "chalicelib/__init__.py", "resources.json"):
+            (directory / name).write_text(f"# {name}\n")
+        self.requires("1")
+
+    def requires(self, version: str) -> None:
+        (self.directory / "requirements.txt").write_text(f"VERSION = {version}\n")
+
+    def vendors(self, text: str) -> None:
+        (self.directory / "vendor").mkdir(exist_ok=True)
+        (self.directory / "vendor" / "vendored.py").write_text(text)
+
+    def packaged(self) -> dict[str, bytes]:
+        """What is deployed, by the name of its file."""
+        out = self.directory / f"out{next(self._outs)}"
+        package(self.directory, out, self._chalice)
+        assert {path.name for path in out.iterdir()} == set(FILES)
+        return {name: (out / name).read_bytes() for name in FILES}
+
+    def _chalice(self, command: Sequence[str], copy: Path) -> None:
+        requirements = (copy / "requirements.txt").read_text()
+        self.calls.append(requirements)
+        out = Path(command[-1])
+        (out / "sam.json").write_text('{"Resources": {"Authorize": {"Properties": {}}}}')
+        with zipfile.ZipFile(out / "deployment.zip", "w") as archive:
+            for name in ("app.py", "chalicelib/__init__.py"):
+                archive.write(copy / name, name)
+            if requirements:
+                archive.writestr("library.py", requirements)
+                archive.writestr("jwt/__init__.py", requirements)
+            for file in copy.glob("vendor/*"):
+                archive.write(file, file.name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+def contents(directory: Path, packaged: bytes) -> dict[str, str]:
+    """The source files of a package."""
+    archive = directory / "any.zip"
+    archive.write_bytes(packaged)
+    with zipfile.ZipFile(archive) as files:
+        return {name: files.read(name).decode() for name in files.namelist() if name[-3:] == ".py"}
+
+
+def test_only_the_authorizer_gets_the_library_for_tokens(project: Project, tmp_path: Path) -> None:
+    packaged = project.packaged()
+    functions = contents(tmp_path, packaged["deployment.zip"])
+    assert set(functions) == {"app.py", "chalicelib/__init__.py", "library.py"}
+    assert contents(tmp_path, packaged["authorizer.zip"]) == {
+        **functions,
+        "jwt/__init__.py": "VERSION = 1\n",
+    }
+    (authorizer,) = json.loads(packaged["sam.json"])["Resources"].values()
+    assert authorizer["Properties"] == {"CodeUri": "./authorizer.zip"}
+
+
+def test_what_is_unchanged_is_not_packaged_again(project: Project) -> None:
+    first = project.packaged()
+    os.utime(project.directory / "app.py", (0, 0))
+    assert project.packaged() == first
+    assert len(project.calls) == 1
+
+
+@pytest.mark.parametrize("name", ["app.py", "chalicelib/new.py", "resources.json", ".chalice/c"])
+def test_a_change_is_packaged_with_the_libraries_that_were_kept(
+    project: Project, tmp_path: Path, name: str
+) -> None:
+    first = project.packaged()
+    (project.directory / name).write_text("# new\n")
+    second = project.packaged()
+    assert project.calls == ["VERSION = 1\n", ""]
+    assert (second != first) == (name == "app.py")  # the stand-in reads only this one
+    assert contents(tmp_path, second["authorizer.zip"])["jwt/__init__.py"] == "VERSION = 1\n"
+
+
+def test_changed_requirements_are_installed(project: Project, tmp_path: Path) -> None:
+    project.packaged()
+    project.requires("2")
+    packaged = project.packaged()
+    assert contents(tmp_path, packaged["deployment.zip"])["library.py"] == "VERSION = 2\n"
+    for text in ("# one\n", "# other\n"):
+        project.vendors(text)
+        packaged = project.packaged()
+        assert contents(tmp_path, packaged["deployment.zip"])["vendored.py"] == text
+    assert project.calls == ["VERSION = 1\n", *["VERSION = 2\n"] * 3]
+
+
+def test_the_same_project_gives_the_same_bytes(project: Project, tmp_path: Path) -> None:
+    """Whether its libraries were kept or not, and whenever the files were written."""
+    first = project.packaged()
+    app = project.directory / "app.py"
+    before = app.read_text()
+    app.write_text("# other\n")
+    project.packaged()
+    app.write_text(before)
+    assert project.packaged() == first
+    assert project.calls == ["VERSION = 1\n", "", ""]
+    assert Project(tmp_path / "other").packaged() == first
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_nothing_half_made_is_used_after_an_interruption(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """While libraries or code are written, for the authorizer or the other functions."""
+    interrupt(monkeypatch, slim.rewrite, number)
+    with pytest.raises(KeyboardInterrupt):
+        project.packaged()
+    monkeypatch.undo()
+    assert project.packaged() == Project(tmp_path / "other").packaged()
+    kept = {path.name.partition("-")[0] for path in (project.directory / KEPT).iterdir()}
+    assert kept == {"libraries", "package"}
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, rewrite: Callable[..., None], number: int) -> None:
+    """At the end of the call with this number."""
+    calls = count()
+
+    def interrupted(*arguments: object) -> None:
+        rewrite(*arguments)
+        if next(calls) == number:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(slim, "rewrite", interrupted)
