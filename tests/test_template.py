@@ -498,21 +498,6 @@ def test_it_can_be_deployed_without_a_bucket_for_the_template(
         assert file.stat().st_size < 48_000
 
 
-def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
-    """Not even informational findings, except W2531, the age of the Python that runs this.
-
-    In `sam.json`, cfn-lint does not check names that begin like a function: SAM might add them.
-    """
-    command = [sys.executable, "-m", "scripts.expand", str(sam_json.parent)]
-    noted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert noted.stdout.startswith("Not linted: ")
-    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
-    command += ["--", str(sam_json), str(sam_json.with_name("expanded.json")), str(MONITORING)]
-    linted = subprocess.run(command, capture_output=True, text=True)
-    assert linted.stdout + linted.stderr == ""
-    assert linted.returncode == 0
-
-
 # Monitoring
 
 

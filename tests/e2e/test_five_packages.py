@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -52,15 +51,20 @@ def clone_to(clone: Path) -> Path:
 
 
 def install(directory: Path) -> Path:
-    """Install the packages in the versions that are pinned here; returns their Python."""
+    """Install the packages in the versions that are pinned here; returns their Python.
+
+    By uv, which takes a tenth of pip's time.
+    """
     pinned = re.findall(r"^(\w.*?) \\$", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
     constraints = directory / "constraints.txt"
     constraints.write_text("\n".join(pinned))
     command = block(ROOT / "README.md", "pip install chalice").splitlines()[0]
-    python = directory / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
-    quietly = ["--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [python, "-m", *shlex.split(command), *quietly, "--constraint", constraints], check=True
-    )
-    return python
+    environment = directory / "venv"
+    script = f"""
+        . scripts/uv.sh
+        $uv venv --quiet '{environment}'
+        $uv {command} --quiet --python '{environment}' --constraint '{constraints}'
+    """
+    variables = os.environ | {"PYTHON": sys.executable}
+    subprocess.run(["sh", "-e", "-c", script], cwd=ROOT, env=variables, check=True)
+    return environment / "bin" / "python"
