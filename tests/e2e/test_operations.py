@@ -112,7 +112,7 @@ def test_make_says_why_a_first_deployment_failed_and_how_to_go_on(
     assert again.returncode != 0
     assert again.stdout == ""
     assert again.stderr.splitlines()[0] == way_out
-    assert make(account, "delete", "STACK=Third").returncode == 0
+    account.emulator.delete("Third")
 
 
 def test_make_deploy_names_the_table_that_another_stack_has(
@@ -126,7 +126,7 @@ def test_make_deploy_names_the_table_that_another_stack_has(
         "ChaliceChatTable: Resource of type 'AWS::DynamoDB::Table' with identifier 'ChaliceChat' "
         "already exists.\n"
     )
-    assert make(account, "delete", "STACK=Third").returncode == 0
+    account.emulator.delete("Third")
 
 
 def test_make_deploy_refuses_a_parameter_that_does_not_exist(
