@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, expect
 
+from emulator.emulator import ROOT
+from emulator.processes import locked
+from scripts.package import KEPT
 from tests.e2e.actors import Person
 from tests.e2e.conftest import new_cloud
 from tests.e2e.tabs import tabs
@@ -16,8 +21,17 @@ from tests.test_make_it_yours import changed_copy, pytest_in
 RULES = "parameter or permission or table or role or sign_in or costs or authorizer"
 
 
-def test_the_changed_chat_works(tmp_path: Path, browser: Browser) -> None:
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The changed project, with the libraries that are kept here: its requirements are the same."""
     copy = changed_copy(tmp_path)
+    with locked(ROOT / ".chalice"):
+        if (ROOT / KEPT).exists():
+            shutil.copytree(ROOT / KEPT, copy / KEPT)
+    return copy
+
+
+def test_the_changed_chat_works(copy: Path, tmp_path: Path, browser: Browser) -> None:
     config = copy / ".chalice" / "config.json"
     config.write_text(config.read_text().replace('_size": 512', '_size": 1024'))
     with new_cloud(tmp_path) as cloud:
@@ -43,6 +57,6 @@ def test_the_changed_chat_works(tmp_path: Path, browser: Browser) -> None:
         assert {function["MemorySize"] for function in functions} == {1024}
 
 
-def test_the_changed_template_keeps_the_rules_and_the_page_its_new_one(tmp_path: Path) -> None:
+def test_the_changed_template_keeps_the_rules_and_the_page_its_new_one(copy: Path) -> None:
     files = ("tests/test_template.py", "tests/e2e/test_page_arrival.py")
-    pytest_in(changed_copy(tmp_path), "-m", "", *files, "-k", f"{RULES} or first_words")
+    pytest_in(copy, "-m", "", *files, "-k", f"{RULES} or first_words")
