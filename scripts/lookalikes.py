@@ -35,61 +35,46 @@ def lookalikes() -> tuple[Looks, Looks]:
     looks of its capital in a name that is all Greek, and its own in any other.
     """
     pairs = [pair for pair in confusables() if is_in_scope(*pair)]
-    links = sorted(
-        (not source.isascii(), not fold(target).isascii(), source == fold(source), source, target)
-        for source, target in pairs
-        if is_folded_alone(source)
-    )
-    parents: dict[str, str] = {}
-    longer: Looks = {}
+    looks: Looks = {}
 
-    def chief(character: str) -> str:
-        while character in parents:
-            character = parents[character]
-        return character
+    def look(text: str) -> str:
+        return "".join(look(looks[one]) if one in looks else one for one in fold(text))
 
-    for *_, source, target in links:
-        one, other = chief(fold(source)), fold(target)
-        if len(other) > 1:
-            if source.isascii() or not one.isascii():
-                longer.setdefault(one, other)
-        elif one != (other := chief(other)):
-            if one.isascii() and not other.isascii():
-                one, other = other, one
-            if source.isascii() or not one.isascii():
-                parents[one] = other
-
-    @cache
-    def look(character: str) -> str:
-        character = chief(character)
-        return "".join(map(look, longer.get(character, ""))) or character
-
-    def looks(text: str) -> str:
-        return fold("".join(map(look, fold(text))))
-
-    folded = {character for pair in links for part in pair[3:] for character in fold(part)}
+    for source, target in sorted(filter(is_folded_alone, pairs), key=by_ascii):
+        one, other = look(source), look(target)
+        if one.isascii() and len(other) == 1 and not other.isascii():
+            one, other = other, one
+        if one != other and len(one) == 1 and (source.isascii() or not one.isascii()):
+            looks[one] = other
     beside_others = {
-        source: looks(target)
+        source: look(target)
         for source, target in pairs
-        if looks(source) != looks(target)
-        and looks(target).isascii()
+        if look(source) != look(target)
+        and look(target).isascii()
         and script(fold(source)[0]) == "GREEK"
     }
-    return {one: looks(one) for one in folded if looks(one) != one}, beside_others
+    return {one: look(one) for one in looks}, beside_others
 
 
 def is_in_scope(source: str, target: str) -> bool:
     return script(source) in SCRIPTS or (script(source) == SHARED and target.isascii())
 
 
-def is_folded_alone(source: str) -> bool:
-    """Whether folding changes nothing but the character's case."""
+def is_folded_alone(pair: tuple[str, str]) -> bool:
+    """Whether folding changes nothing but the first character's case."""
+    source, _ = pair
     folded = fold(source)
     return (
         len(folded) == 1
         and unicodedata.normalize("NFKD", source) == source
         and (source.isalpha() or source == folded)
     )
+
+
+def by_ascii(pair: tuple[str, str]) -> tuple[bool, bool, str, str]:
+    """Sorts what ASCII characters look like first, then what looks like ASCII."""
+    source, target = pair
+    return not source.isascii(), not fold(target).isascii(), source, target
 
 
 def confusables() -> Iterator[tuple[str, str]]:
