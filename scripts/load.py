@@ -5,7 +5,6 @@ Each of them stays below the pace that the chat allows a connection.
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import select
 import selectors
@@ -17,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 from emulator.emulator import STACK, Emulator
-from scripts.address import add_arguments, address, emulator_of, run
+from scripts.address import chat_of, new_parser, run
 from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100
@@ -183,15 +182,15 @@ def load(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"{PEOPLE} by default")
     parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
     parser.add_argument("--flooders", type=int, default=0, help="people who send without a pause")
     arguments = parser.parse_args()
+    chat = chat_of(arguments)
     heard_all = load(
-        address(arguments),
-        emulator=None if arguments.url or arguments.stack else emulator_of(None),
+        chat.url,
+        emulator=None if arguments.stack else chat.emulator,
         people=arguments.people,
         rooms=arguments.rooms,
         flooders=arguments.flooders,
