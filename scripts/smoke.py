@@ -110,6 +110,10 @@ class Client:
         self.says(f"/join {room}")
         self.hears(f'Joined chat room "{room}"')
 
+    def fileno(self) -> int:
+        """For selectors."""
+        return int(self._socket.fileno())  # type: ignore[no-untyped-call]
+
     def __enter__(self) -> Self:
         return self
 
