@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 import zipfile
-from contextlib import suppress
 from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +58,6 @@ def apply(output: TextIO) -> None:
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
     # were logged with the next invocation, or lost.
-    lambda_runtime.Worker._read_stderr = read_log
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
@@ -142,31 +140,18 @@ def worker_script() -> str:
     return script
 
 
-def read_log(worker: Any) -> None:
-    """Queues the lines of a worker's process, and None at each end of a log."""
-    lines = worker._stderr_queue
-    try:
-        for line in worker._proc.stderr:
-            text, end, _ = line.rstrip("\n").partition(END_OF_LOG)
-            if text or not end:
-                lines.put(text)
-            if end:
-                lines.put(None)
-    finally:
-        lines.put(None)
-
-
 def log_of_invocation(worker: Any) -> str:
     """The lines printed until the log or the process ends."""
     lines: list[str] = []
     deadline = time.monotonic() + PATIENCE
-    with suppress(queue.Empty):
-        while True:
-            line = worker._stderr_queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            if line is None:
+    while not lines or not lines[-1].endswith(END_OF_LOG):
+        has_ended = not worker._stderr_thread.is_alive() or time.monotonic() > deadline
+        try:
+            lines.append(worker._stderr_queue.get(timeout=0.05))
+        except queue.Empty:
+            if has_ended:
                 break
-            lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines).removesuffix(END_OF_LOG).removesuffix("\n")
 
 
 def readable(line: str) -> str:
