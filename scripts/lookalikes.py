@@ -40,7 +40,12 @@ def lookalikes() -> tuple[Looks, Looks]:
     def look(text: str) -> str:
         return "".join(look(looks[one]) if one in looks else one for one in fold(text))
 
-    for source, target in sorted(filter(is_folded_alone, pairs), key=by_ascii):
+    links = sorted(  # first what ASCII characters look like, then what looks like ASCII
+        (not source.isascii(), not fold(target).isascii(), source, target)
+        for source, target in pairs
+        if is_folded_alone(source)
+    )
+    for *_, source, target in links:
         one, other = look(source), look(target)
         if one.isascii() and len(other) == 1 and not other.isascii():
             one, other = other, one
@@ -60,21 +65,14 @@ def is_in_scope(source: str, target: str) -> bool:
     return script(source) in SCRIPTS or (script(source) == SHARED and target.isascii())
 
 
-def is_folded_alone(pair: tuple[str, str]) -> bool:
-    """Whether folding changes nothing but the first character's case."""
-    source, _ = pair
+def is_folded_alone(source: str) -> bool:
+    """Whether folding changes nothing but the character's case."""
     folded = fold(source)
     return (
         len(folded) == 1
         and unicodedata.normalize("NFKD", source) == source
         and (source.isalpha() or source == folded)
     )
-
-
-def by_ascii(pair: tuple[str, str]) -> tuple[bool, bool, str, str]:
-    """Sorts what ASCII characters look like first, then what looks like ASCII."""
-    source, target = pair
-    return not source.isascii(), not fold(target).isascii(), source, target
 
 
 def confusables() -> Iterator[tuple[str, str]]:
