@@ -7,7 +7,6 @@ import hashlib
 import json
 import queue
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -28,16 +27,12 @@ PATIENCE = 5.0  # seconds for the end of a log; children of a killed function ma
 
 SECRET = secrets.token_hex(16)
 
-functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
 unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 
 
 def apply(output: TextIO) -> None:
-    global functions_output
-    functions_output = output
-
     # It gave a function credentials that can be guessed: a hash of the function's and role's names.
     lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
         secret_credentials, lambda_runtime.execution_credentials
@@ -54,7 +49,7 @@ def apply(output: TextIO) -> None:
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
     # It did not print the functions' logs.
-    lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
+    lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
     # were logged with the next invocation, or lost.
@@ -113,14 +108,14 @@ class UnpackedOnce(zipfile.ZipFile):
 
 
 def log_and_print(
-    log: Any, function: dict[str, Any], request_id: str, text: str, *others: Any, **options: Any
+    output: TextIO, log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
 ) -> None:
     """Writes to CloudWatch Logs, and to the output with the function's name before each line."""
     with publishing:  # two at once could both create the log group, and one would lose its lines
-        log(function, request_id, text, *others, **options)
+        log(function, request, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
-            print(f"{name}: {readable(line)}", file=functions_output, flush=True)
+            print(f"{name}: {readable(line)}", file=output, flush=True)
 
 
 def worker_script() -> str:

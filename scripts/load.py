@@ -110,9 +110,7 @@ def rows_left(emulator: Emulator) -> int:
     table = emulator.client("dynamodb")
     count = {"TableName": STACK, "Select": "COUNT", "ConsistentRead": True}
     deadline = time.monotonic() + LEFT_WITHIN
-    while rows := int(table.scan(**count)["Count"]):
-        if time.monotonic() > deadline:
-            break
+    while (rows := int(table.scan(**count)["Count"])) and time.monotonic() < deadline:
         time.sleep(0.5)
     return rows
 
