@@ -159,8 +159,5 @@ def readable(line: str) -> str:
     except (ValueError, AttributeError, KeyError):
         return line
     traceback = fields.pop("exception", "")
-    for name, value in fields.items():
-        if value is not None:
-            rounded = round(value, 3) if isinstance(value, float) else value
-            shown.append(f"{name}={rounded}")
+    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
     return "\n".join(filter(None, [" ".join(shown), traceback]))

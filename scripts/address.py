@@ -144,10 +144,7 @@ def refusal(error: Exception) -> str:
     if not isinstance(error, websocket.WebSocketBadStatusException):
         return str(error)
     if error.status_code == 401:
-        return (
-            "people sign in to this chat, and you have not; "
-            "with `make run SIGN_IN=on`: make chat AS=John"
-        )
+        return "people sign in to this chat, and you have not"
     return f"the server answered with status {error.status_code}"
 
 
