@@ -64,25 +64,23 @@ class Counted(ws_stream.WebsocketBuffer):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._frame = self._longest = self._total = 0
+        self._frames = [0]  # their sizes
 
     def extend(self, event: Any) -> None:
-        size = len(event.data.encode() if isinstance(event.data, str) else event.data)
-        self._total += size
-        self._frame += size
-        self._longest = max(self._longest, self._frame)
+        data = event.data.encode() if isinstance(event.data, str) else event.data
+        self._frames[-1] += len(data)
         if event.frame_finished:
-            self._frame = 0
+            self._frames.append(0)
         super().extend(event)
 
     def to_message(self) -> dict[str, Any]:
-        too_long = self._longest > FRAME or self._total > MESSAGE
+        too_long = max(self._frames) > FRAME or sum(self._frames) > MESSAGE
         code = 1003 if isinstance(self.value, BytesIO) else 1009 if too_long else None
         return {**super().to_message(), "refused": code}
 
     def clear(self) -> None:
         super().clear()
-        self._frame = self._longest = self._total = 0
+        self._frames = [0]
 
 
 async def converse(

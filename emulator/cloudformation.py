@@ -21,11 +21,8 @@ from ministack.services.cloudformation import (
 )
 
 PSEUDO_PARAMETERS = {
-    f"AWS::{name}"
-    for name in (
-        *("AccountId", "NotificationARNs", "NoValue", "Partition", "Region", "StackId"),
-        *("StackName", "URLSuffix"),
-    )
+    *("AWS::AccountId", "AWS::NotificationARNs", "AWS::NoValue", "AWS::Partition"),
+    *("AWS::Region", "AWS::StackId", "AWS::StackName", "AWS::URLSuffix"),
 }
 
 NAMES = {  # of the resources whose name is unique in an account and region

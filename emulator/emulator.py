@@ -194,7 +194,7 @@ class Emulator:
         deadline = time.monotonic() + READY_WITHIN
         while self._process_that_answers() != str(self._server.pid):
             if self._server.poll() is not None or time.monotonic() > deadline:
-                print(f"\n{self.log.read_text()}".rstrip(), file=sys.stderr)
+                print(self.log.read_text().rstrip(), file=sys.stderr)
                 raise Failure("The emulator did not start, see above; `make clean` reinstalls it.")
             time.sleep(0.05)
         self._is_ready = True
@@ -219,10 +219,7 @@ class Emulator:
     def package(self, project: Path = ROOT) -> Path:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
-        if self._server is None or self._is_ready:
-            self._say("Packaging the app")
-        else:
-            self._say(f"Packaging the app, while the AWS emulator starts on {HOST}:{self.port}")
+        self._say("Packaging the app")
         package(project, out, lambda command, copy: self.run(*command, cwd=copy))
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
@@ -286,7 +283,7 @@ class Emulator:
             process_group=self._server.pid if self._server else None,
         )
         if done.returncode != 0:
-            print(f"\n{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
+            print(f"{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
             raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
 
     def _make_directory(self) -> str:
@@ -318,6 +315,7 @@ class Emulator:
                 ) from None
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
+        self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
         temporary = self._make_directory()
         self._write_exports()
         settings = {  # the functions inherit them

@@ -7,12 +7,10 @@ import hashlib
 import json
 import queue
 import secrets
-import sys
 import tempfile
 import threading
 import time
 import zipfile
-from contextlib import suppress
 from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,16 +27,12 @@ PATIENCE = 5.0  # seconds for the end of a log; children of a killed function ma
 
 SECRET = secrets.token_hex(16)
 
-functions_output: TextIO = sys.stdout
 publishing = threading.Lock()
 unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 
 
 def apply(output: TextIO) -> None:
-    global functions_output
-    functions_output = output
-
     # It gave a function credentials that can be guessed: a hash of the function's and role's names.
     lambda_svc.execution_credentials = lambda_runtime.execution_credentials = partial(
         secret_credentials, lambda_runtime.execution_credentials
@@ -55,11 +49,10 @@ def apply(output: TextIO) -> None:
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
     # It did not print the functions' logs.
-    lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
+    lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
     # were logged with the next invocation, or lost.
-    lambda_runtime.Worker._read_stderr = read_log
     lambda_runtime.Worker._drain_stderr = log_of_invocation
     lambda_runtime.Worker._drain_stderr_bounded = log_of_invocation
 
@@ -115,14 +108,14 @@ class UnpackedOnce(zipfile.ZipFile):
 
 
 def log_and_print(
-    log: Any, function: dict[str, Any], request_id: str, text: str, *others: Any, **options: Any
+    output: TextIO, log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
 ) -> None:
     """Writes to CloudWatch Logs, and to the output with the function's name before each line."""
     with publishing:  # two at once could both create the log group, and one would lose its lines
-        log(function, request_id, text, *others, **options)
+        log(function, request, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
-            print(f"{name}: {readable(line)}", file=functions_output, flush=True)
+            print(f"{name}: {readable(line)}", file=output, flush=True)
 
 
 def worker_script() -> str:
@@ -142,31 +135,18 @@ def worker_script() -> str:
     return script
 
 
-def read_log(worker: Any) -> None:
-    """Queues the lines of a worker's process, and None at each end of a log."""
-    lines = worker._stderr_queue
-    try:
-        for line in worker._proc.stderr:
-            text, end, _ = line.rstrip("\n").partition(END_OF_LOG)
-            if text or not end:
-                lines.put(text)
-            if end:
-                lines.put(None)
-    finally:
-        lines.put(None)
-
-
 def log_of_invocation(worker: Any) -> str:
     """The lines printed until the log or the process ends."""
     lines: list[str] = []
     deadline = time.monotonic() + PATIENCE
-    with suppress(queue.Empty):
-        while True:
-            line = worker._stderr_queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            if line is None:
+    while not lines or not lines[-1].endswith(END_OF_LOG):
+        has_ended = not worker._stderr_thread.is_alive() or time.monotonic() > deadline
+        try:
+            lines.append(worker._stderr_queue.get(timeout=0.05))
+        except queue.Empty:
+            if has_ended:
                 break
-            lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines).removesuffix(END_OF_LOG).removesuffix("\n")
 
 
 def readable(line: str) -> str:
@@ -179,8 +159,5 @@ def readable(line: str) -> str:
     except (ValueError, AttributeError, KeyError):
         return line
     traceback = fields.pop("exception", "")
-    for name, value in fields.items():
-        if value is not None:
-            rounded = round(value, 3) if isinstance(value, float) else value
-            shown.append(f"{name}={rounded}")
+    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
     return "\n".join(filter(None, [" ".join(shown), traceback]))

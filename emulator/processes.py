@@ -5,14 +5,11 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Waits 2 s at most: if nobody reaps the processes, their group never becomes empty.
 CLEAR_UP = """

@@ -9,7 +9,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import boto3
@@ -44,9 +45,34 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(130)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Chat:
+    """A chat's address and, unless only that is known, its page, emulator and stack's outputs."""
+
+    url: str
+    page: str | None = None
+    emulator: Emulator | None = None  # None on AWS
+    outputs: Mapping[str, str] = field(default_factory=dict)
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of arguments that name a chat, for `chat_of`."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--stack", help="the chat of this stack")
     parser.add_argument("--url", help="the chat at this address")
+    return parser
+
+
+def chat_of(arguments: argparse.Namespace) -> Chat:
+    """The chat that the arguments name; a Failure says how to get one."""
+    if arguments.url:
+        return Chat(arguments.url)
+    emulator, stack = emulator_of(arguments.stack), arguments.stack or STACK
+    outputs = outputs_of(arguments.stack, emulator)
+    url = required("WebsocketConnectEndpointURL", outputs)
+    if emulator:
+        return Chat(emulator.url(stack), emulator.page_url(stack), emulator, outputs)
+    return Chat(url, outputs.get("EndpointURL"), outputs=outputs)
 
 
 def emulator_of(stack: str | None) -> Emulator | None:
@@ -68,28 +94,6 @@ def emulator_of(stack: str | None) -> Emulator | None:
         f"`make run{variable(emulator.port)}`, or name the stack of one on AWS, as in "
         f"STACK={STACK}."
     )
-
-
-def address(arguments: argparse.Namespace) -> str:
-    """The address of the chat that the arguments name; a Failure says how to get one."""
-    return str(arguments.url) if arguments.url else addresses(arguments.stack)[-1]
-
-
-def version(arguments: argparse.Namespace) -> str | None:
-    """The release of the chat in a stack; None for a URL, and for 0.1.0, which does not say."""
-    if arguments.url:
-        return None
-    return outputs_of(arguments.stack, emulator_of(arguments.stack)).get("Version")
-
-
-def addresses(stack: str | None) -> list[str]:
-    """The address of a chat, after that of its page if it has one."""
-    emulator = emulator_of(stack)
-    outputs = outputs_of(stack, emulator)
-    chat, page = required("WebsocketConnectEndpointURL", outputs), outputs.get("EndpointURL")
-    if emulator:
-        chat, page = emulator.url(stack or STACK), emulator.page_url(stack or STACK)
-    return [page, chat] if page else [chat]
 
 
 def outputs_of(stack: str | None, emulator: Emulator | None) -> dict[str, str]:
@@ -118,7 +122,9 @@ def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
     )
 
 
-def required(name: str, outputs: dict[str, str]) -> str:
+def required(name: str, outputs: Mapping[str, str]) -> str:
+    if not outputs:
+        raise Failure(f"An address is not enough: name the stack, as in STACK={STACK}.")
     if name not in outputs:
         raise Failure(f"The stack is {outputs['StackStatus']}, and has no output {name}.")
     return outputs[name]
@@ -143,9 +149,8 @@ def refusal(error: Exception) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    print(*addresses(parser.parse_args().stack), sep="\n")
+    chat = chat_of(new_parser(__doc__).parse_args())
+    print(*filter(None, [chat.page, chat.url]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ ends at a character that the terminal cannot show, and before the replies to pip
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import os
@@ -19,7 +18,7 @@ from websocket import _wsdump
 
 from emulator.emulator import STACK, Failure
 from emulator.user_pool import token_for
-from scripts.address import add_arguments, address, emulator_of, refusal, run
+from scripts.address import chat_of, new_parser, refusal, run
 
 ERASE_LINE = "\r\033[K"
 REPLIES_WITHIN = 10.0  # seconds
@@ -59,16 +58,15 @@ def end(reason: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = new_parser(__doc__)
     parser.add_argument("--as", dest="name", help="a person of `make run SIGN_IN=on`")
     arguments = parser.parse_args()
-    shown = url = address(arguments)
+    chat = chat_of(arguments)
+    url = chat.url
     if arguments.name:
-        emulator = None if arguments.url else emulator_of(arguments.stack)
-        if emulator is None:
+        if chat.emulator is None:
             raise Failure("AS signs in to a chat of `make run SIGN_IN=on`, not to one elsewhere.")
-        url += f"?token={token_for(emulator, arguments.stack or STACK, arguments.name)}"
+        url += f"?token={token_for(chat.emulator, arguments.stack or STACK, arguments.name)}"
     for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
         assert isinstance(file, io.TextIOWrapper)
         file.reconfigure(errors=errors)
@@ -86,7 +84,7 @@ def main() -> None:
         hint = ""
         if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
             hint = "; with `make run SIGN_IN=on`: make chat AS=John"
-        raise Failure(f"No connection to {shown}: {refusal(error)}{hint}") from None
+        raise Failure(f"No connection to {chat.url}: {refusal(error)}{hint}") from None
     except KeyboardInterrupt:
         pass
 

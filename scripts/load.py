@@ -5,19 +5,15 @@ Each of them stays below the pace that the chat allows a connection.
 
 from __future__ import annotations
 
-import argparse
 import secrets
-import select
 import selectors
 import statistics
-import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from emulator.emulator import STACK, Emulator
-from scripts.address import add_arguments, address, emulator_of, run
+from scripts.address import chat_of, new_parser, run
 from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100
@@ -26,13 +22,6 @@ EVERY = 2.0  # seconds between two texts of a person
 SECONDS = 60.0
 PATIENCE = 20.0  # seconds without a line, after which the missing ones are lost
 LEFT_WITHIN = 60.0  # seconds; a laptop takes a while for a hundred departures at once
-
-
-class Talker(Client):
-    """A client that a selector can watch."""
-
-    def fileno(self) -> int:
-        return int(self._socket.fileno())  # type: ignore[no-untyped-call]
 
 
 class Load:
@@ -57,7 +46,7 @@ class Load:
         with ExitStack() as stack:
             talkers = []
             for n in range(self._people):
-                talker = stack.enter_context(Talker(self._url, f"p{n}{self._suffix}"))
+                talker = stack.enter_context(Client(self._url, f"p{n}{self._suffix}"))
                 talker.enters(f"room{n % self._rooms}{self._suffix}")
                 self._selector.register(talker, selectors.EVENT_READ)
                 talkers.append(talker)
@@ -66,7 +55,7 @@ class Load:
             self.seconds = self._heard_at - started
             self.cpu = (time.process_time() - used) / self.seconds
 
-    def _talk(self, talkers: list[Talker], started: float) -> None:
+    def _talk(self, talkers: list[Client], started: float) -> None:
         for n in range(self._texts_each):
             for place, talker in enumerate(talkers):
                 self._listen_until(started + EVERY * (n + place / len(talkers)))
@@ -80,10 +69,10 @@ class Load:
     def _listen_until(self, moment: float) -> None:
         while (left := moment - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
-                assert isinstance(key.fileobj, Talker)
+                assert isinstance(key.fileobj, Client)
                 self._hear(key.fileobj)
 
-    def _hear(self, talker: Talker) -> None:
+    def _hear(self, talker: Client) -> None:
         line = talker.next() or ""
         if line in self._said:
             self._heard_at = time.monotonic()
@@ -116,30 +105,12 @@ class Load:
         }
 
 
-def flood(url: str, ended: threading.Event) -> Counter[str]:
-    """Sends without a pause, alone in a room, and reconnects when disconnected."""
-    sent: Counter[str] = Counter()
-    while not ended.is_set():
-        sent["connections of the flooders"] += 1
-        name = f"flooder-{secrets.token_hex(4)}"
-        with suppress(Difference), Talker(url, name) as client:
-            client.enters(name)
-            while not ended.is_set():
-                client.says("/ls")
-                sent["frames of the flooders"] += 1
-                if select.select([client], [], [], 0)[0]:
-                    client.next()
-    return sent
-
-
 def rows_left(emulator: Emulator) -> int:
     """The number of rows in the table of the chat here, once it is 0 or time is up."""
     table = emulator.client("dynamodb")
     count = {"TableName": STACK, "Select": "COUNT", "ConsistentRead": True}
     deadline = time.monotonic() + LEFT_WITHIN
-    while rows := int(table.scan(**count)["Count"]):
-        if time.monotonic() > deadline:
-            break
+    while (rows := int(table.scan(**count)["Count"])) and time.monotonic() < deadline:
         time.sleep(0.5)
     return rows
 
@@ -151,7 +122,6 @@ def load(
     people: int = PEOPLE,
     rooms: int = ROOMS,
     seconds: float = SECONDS,
-    flooders: int = 0,
 ) -> bool:
     """Prints the figures; returns whether everybody heard every line once.
 
@@ -162,19 +132,13 @@ def load(
         f"for {seconds:g} s\n",
         flush=True,
     )
-    talk, ended = Load(url, people, rooms, seconds), threading.Event()
-    with ThreadPoolExecutor(max(1, flooders)) as pool:
-        floods = [pool.submit(flood, url, ended) for _ in range(flooders)]
-        try:
-            talk.run()
-        except Difference as difference:
-            print(f"FAILED  {difference}")
-            return False
-        finally:
-            ended.set()
+    talk = Load(url, people, rooms, seconds)
+    try:
+        talk.run()
+    except Difference as difference:
+        print(f"FAILED  {difference}")
+        return False
     figures = talk.figures()
-    for name, count in sum((each.result() for each in floods), Counter()).items():
-        figures[name] = f"{count:,}"
     if emulator:
         figures["rows left in the table"] = f"{rows_left(emulator):,}"
     for name, figure in figures.items():
@@ -183,18 +147,16 @@ def load(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = new_parser(__doc__)
     parser.add_argument("--people", type=int, default=PEOPLE, help=f"{PEOPLE} by default")
     parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
-    parser.add_argument("--flooders", type=int, default=0, help="people who send without a pause")
     arguments = parser.parse_args()
+    chat = chat_of(arguments)
     heard_all = load(
-        address(arguments),
-        emulator=None if arguments.url or arguments.stack else emulator_of(None),
+        chat.url,
+        emulator=None if arguments.stack else chat.emulator,
         people=arguments.people,
         rooms=arguments.rooms,
-        flooders=arguments.flooders,
     )
     return 0 if heard_all else 1
 

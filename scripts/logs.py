@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import boto3
 
-from scripts.address import emulator_of, outputs_of, required, run
+from scripts.address import chat_of, new_parser, required, run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", required=True)
+    parser = new_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="how far back; 60 by default")
     arguments = parser.parse_args()
-    emulator = emulator_of(arguments.stack)
-    group = required("FunctionLogs", outputs_of(arguments.stack, emulator))
-    pages = (emulator or boto3).client("logs").get_paginator("filter_log_events")
+    chat = chat_of(arguments)
+    group = required("FunctionLogs", chat.outputs)
+    pages = (chat.emulator or boto3).client("logs").get_paginator("filter_log_events")
     start = int((time.time() - 60 * arguments.minutes) * 1000)
     for page in pages.paginate(logGroupName=group, startTime=start):
         for event in page["events"]:

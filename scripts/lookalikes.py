@@ -35,47 +35,30 @@ def lookalikes() -> tuple[Looks, Looks]:
     looks of its capital in a name that is all Greek, and its own in any other.
     """
     pairs = [pair for pair in confusables() if is_in_scope(*pair)]
-    links = sorted(
-        (not source.isascii(), not fold(target).isascii(), source == fold(source), source, target)
+    looks: Looks = {}
+
+    def look(text: str) -> str:
+        return "".join(look(looks[one]) if one in looks else one for one in fold(text))
+
+    links = sorted(  # first what ASCII characters look like, then what looks like ASCII
+        (not source.isascii(), not fold(target).isascii(), source, target)
         for source, target in pairs
         if is_folded_alone(source)
     )
-    parents: dict[str, str] = {}
-    longer: Looks = {}
-
-    def chief(character: str) -> str:
-        while character in parents:
-            character = parents[character]
-        return character
-
     for *_, source, target in links:
-        one, other = chief(fold(source)), fold(target)
-        if len(other) > 1:
-            if source.isascii() or not one.isascii():
-                longer.setdefault(one, other)
-        elif one != (other := chief(other)):
-            if one.isascii() and not other.isascii():
-                one, other = other, one
-            if source.isascii() or not one.isascii():
-                parents[one] = other
-
-    @cache
-    def look(character: str) -> str:
-        character = chief(character)
-        return "".join(map(look, longer.get(character, ""))) or character
-
-    def looks(text: str) -> str:
-        return fold("".join(map(look, fold(text))))
-
-    folded = {character for pair in links for part in pair[3:] for character in fold(part)}
+        one, other = look(source), look(target)
+        if one.isascii() and len(other) == 1 and not other.isascii():
+            one, other = other, one
+        if one != other and len(one) == 1 and (source.isascii() or not one.isascii()):
+            looks[one] = other
     beside_others = {
-        source: looks(target)
+        source: look(target)
         for source, target in pairs
-        if looks(source) != looks(target)
-        and looks(target).isascii()
+        if look(source) != look(target)
+        and look(target).isascii()
         and script(fold(source)[0]) == "GREEK"
     }
-    return {one: looks(one) for one in folded if looks(one) != one}, beside_others
+    return {one: look(one) for one in looks}, beside_others
 
 
 def is_in_scope(source: str, target: str) -> bool:

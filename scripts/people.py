@@ -7,7 +7,6 @@ keeps the person from connecting again.
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import signal
@@ -27,7 +26,7 @@ from chalicelib.storage import Connection, Storage
 from chalicelib.storage.rows import LIFETIME_SECONDS, claim_key, connection
 from chalicelib.text import names
 from emulator.emulator import Failure, only
-from scripts.address import add_arguments, addresses, emulator_of, outputs_of, required, run
+from scripts.address import Chat, chat_of, new_parser, required, run
 
 AT_ONCE = 8  # departures: a new account runs 10 functions at once, and loses the others
 NO_ROOM = "(no room)"  # no room has a space in its name
@@ -124,12 +123,10 @@ def kick(table: Any, api: Any, *, nickname: str = "", room: str = "", everybody:
         )
 
 
-def clients(stack: str | None) -> tuple[Any, Any]:
-    """The table and the `@connections` API of the chat here, or of a stack."""
-    emulator = emulator_of(stack)
-    table = required("TableName", outputs_of(stack, emulator))
-    url = addresses(stack)[-1].replace("ws", "http", 1)
-    with only(emulator.environment if emulator else dict(os.environ)):
+def clients(chat: Chat) -> tuple[Any, Any]:
+    """The table and the `@connections` API of a chat."""
+    table, url = required("TableName", chat.outputs), chat.url.replace("ws", "http", 1)
+    with only(chat.emulator.environment if chat.emulator else dict(os.environ)):
         session = boto3.Session()
         api = session.client("apigatewaymanagementapi", endpoint_url=url)
         return session.resource("dynamodb").Table(table), api
@@ -147,22 +144,20 @@ def explained(error: Exception) -> str:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to clean up
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
+    parser = new_parser(__doc__)
     parser.add_argument("what", choices=["people", "kick"])
     whom = ("nickname", "room", "everybody")
     for each in whom:
         parser.add_argument(f"--{each}", default="")
     arguments = parser.parse_args()
-    if arguments.url:
-        raise Failure("The table has the people: name its stack, as in STACK=ChaliceChat.")
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        table, api = clients(chat_of(arguments))
         if arguments.what == "people":
-            show(connected(clients(arguments.stack)[0]))
+            show(connected(table))
         else:
-            kick(*clients(arguments.stack), **{each: getattr(arguments, each) for each in whom})
+            kick(table, api, **{each: getattr(arguments, each) for each in whom})
     except (BotoCoreError, ClientError) as error:
         raise Failure(explained(error)) from None
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import select
 import shlex
 import signal
 import sys
-import time
 from types import FrameType
 
 from emulator.emulator import BIN, HOST, Emulator, Failure, variable
@@ -25,21 +23,8 @@ class Stopped(Exception):
     """Ctrl-C, the end of the terminal, or a polite `kill`."""
 
 
-class Steps:
-    """Prints each step as it begins, and its duration once it has ended."""
-
-    def __init__(self) -> None:
-        self._started: float | None = None
-
-    def begin(self, step: str) -> None:
-        self.end()
-        self._started = time.monotonic()
-        print(f"{step} ...", end=" ", flush=True)
-
-    def end(self) -> None:
-        if self._started is not None:
-            print(f"{time.monotonic() - self._started:.1f} s", flush=True)
-        self._started = None
+def say(step: str) -> None:
+    print(f"{step} ...", flush=True)
 
 
 def run(port: int) -> None:
@@ -48,17 +33,15 @@ def run(port: int) -> None:
     make, terminal = os.getppid(), select.poll()
     if os.isatty(0):
         terminal.register(0, 0)  # its end may be told only to make, which does not pass it on
-    steps = Steps()
-    with Emulator(port, say=steps.begin, functions_output=sys.stdout) as emulator:
+    with Emulator(port, say=say, functions_output=sys.stdout) as emulator:
         pool = None
         if people_sign_in:
-            steps.begin("Creating a user pool")
+            say("Creating a user pool")
             pool = UserPool(emulator, PEOPLE)
         url = emulator.deploy(parameters=pool.parameters if pool else ())
         page = emulator.page_url()
         if pool and page:
             pool.allow_page(page)
-        steps.end()
         print(how_to_use(url, page, emulator, pool), flush=True)
         while os.getppid() == make and not terminal.poll(500):
             emulator.require_alive()
@@ -66,13 +49,10 @@ def run(port: int) -> None:
 
 def redeploy(port: int) -> None:
     """Deploys the app, as it is now, onto the emulator that `run` started on this port."""
-    steps = Steps()
-    emulator = Emulator(port, say=steps.begin)
+    emulator = Emulator(port, say=say)
     if not emulator.is_running():
         raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
-    url = emulator.deploy()
-    steps.end()
-    print(f"Deployed: {url}")
+    print(f"Deployed: {emulator.deploy()}")
 
 
 def signs_in() -> bool:
@@ -125,16 +105,14 @@ def main() -> int:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "redeploy"])
-    what = parser.parse_args().what
+    command = {"run": run, "redeploy": redeploy}[sys.argv[1]]
     try:
-        {"run": run, "redeploy": redeploy}[what](chosen_port())
+        command(chosen_port())
     except Stopped:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)
     except Failure as failure:
-        print(f"\n{failure}", file=sys.stderr)
+        print(failure, file=sys.stderr)
         return 1
     return 0
 

@@ -5,7 +5,6 @@ Its nicknames and rooms end in random digits, so it meets nobody on a chat that 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import secrets
@@ -19,7 +18,7 @@ from typing import Self
 
 import websocket
 
-from scripts.address import add_arguments, address, refusal, run, version
+from scripts.address import chat_of, new_parser, refusal, run
 
 TRANSCRIPT = json.loads((Path(__file__).parent / "transcript.json").read_text())
 NAMES = re.compile(r"\b(John|JennyJones|Jenny|chalice)\b")
@@ -110,6 +109,10 @@ class Client:
         self.hears(f"Using nickname: {self.name}\nType /help for list of commands.")
         self.says(f"/join {room}")
         self.hears(f'Joined chat room "{room}"')
+
+    def fileno(self) -> int:
+        """For selectors."""
+        return int(self._socket.fileno())  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         return self
@@ -256,10 +259,8 @@ def smoke(url: str, of_version: str | None = None) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    arguments = parser.parse_args()
-    return 0 if smoke(address(arguments), version(arguments)) else 1
+    chat = chat_of(new_parser(__doc__).parse_args())
+    return 0 if smoke(chat.url, chat.outputs.get("Version")) else 1
 
 
 if __name__ == "__main__":

@@ -54,16 +54,6 @@ def test_it_notices_lines_that_are_lost_or_come_twice(
     assert (seen["duplicated"], seen["other lines"]) == (duplicated, others)
 
 
-def test_somebody_who_floods_the_chat_is_counted_apart(
-    empty_chat: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert load(empty_chat, people=2, rooms=1, seconds=2, flooders=1)
-    seen = figures(capsys.readouterr().out)
-    assert (seen["lines expected"], seen["heard"], seen["other lines"]) == ("4", "4", "0")
-    assert int(seen["frames of the flooders"].replace(",", "")) > 1
-    assert int(seen["connections of the flooders"]) >= 1
-
-
 def test_when_120_people_speak_at_once_all_are_heard(
     cloud: Cloud, empty_chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ import websocket
 from botocore.exceptions import ClientError
 
 from emulator.emulator import BUCKET, ROOT, STACK, Failure, endpoint_of
-from scripts.address import version
+from scripts.address import chat_of
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud
@@ -403,7 +403,7 @@ def all_hear_each_other(people: dict[str, Person]) -> None:
 
 
 def deployed_version() -> str | None:
-    return version(argparse.Namespace(stack=STACK, url=None))
+    return chat_of(argparse.Namespace(stack=STACK, url=None)).outputs.get("Version")
 
 
 def the_table(account: Cloud) -> tuple[str, str]:
