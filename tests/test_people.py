@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import cache
 from typing import Any
 
 import boto3
@@ -23,12 +24,18 @@ GONE = (
 )
 
 
+@cache
+def boto3_session() -> Any:
+    """One for all tests, since the first client of a session takes a tenth of a second."""
+    return boto3.Session()
+
+
 class Operator:
     """Somebody who may read the table and close connections."""
 
     def __init__(self, chat: Chat, capsys: pytest.CaptureFixture[str]) -> None:
         self._table = chat.table
-        self._api = boto3.client("apigatewaymanagementapi")
+        self._api = boto3_session().client("apigatewaymanagementapi")
         self._capsys = capsys
 
     def kicks(self, **whom: str) -> None:
