@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -173,7 +174,12 @@ class Emulator:
         """A client of boto3, which no setting of the caller's misleads."""
         self.wait_until_ready()
         with only(self.environment):
-            return boto3.Session().client(service)
+            return self._session.client(service)
+
+    @cached_property
+    def _session(self) -> boto3.Session:
+        """Keeps the services' descriptions, which take long to read."""
+        return boto3.Session()
 
     def is_deploying(self) -> bool:
         """Whether a process is deploying onto this emulator."""
