@@ -3,11 +3,14 @@
 Each patch names the fault of MiniStack that it fixes.
 """
 
+import hashlib
 import json
 import queue
 import secrets
+import tempfile
 import threading
 import time
+import zipfile
 from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ PATIENCE = 5.0  # seconds for the end of a log; children of a killed function ma
 SECRET = secrets.token_hex(16)
 
 publishing = threading.Lock()
+unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
 
 
@@ -40,6 +44,9 @@ def apply(output: TextIO) -> None:
 
     # It did not log why a function's process did not start.
     lambda_runtime.Worker.invoke = partialmethod(invoke_or_report, lambda_runtime.Worker.invoke)
+
+    # It unpacked the code again for each process of a function.
+    lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
     # It did not print the functions' logs.
     lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
@@ -82,6 +89,22 @@ def invoke_or_report(worker: Any, original: Any, *arguments: Any, **options: Any
     except RuntimeError as error:  # the process did not start
         return {"status": "error", "error": f"[ERROR] {error}", "log": ""}
     return result
+
+
+class UnpackedOnce(zipfile.ZipFile):
+    """A package that is unpacked once; the directory of each process links to its files."""
+
+    def extractall(self, path: Any = None, *arguments: Any, **options: Any) -> None:
+        assert self.filename is not None
+        content = hashlib.sha256(Path(self.filename).read_bytes()).hexdigest()
+        unpacked = Path(tempfile.gettempdir(), f"code-{content}")
+        with unpacking:
+            if not unpacked.exists():
+                unfinished = unpacked.with_suffix(".unfinished")
+                super().extractall(unfinished)
+                unfinished.rename(unpacked)
+        for entry in unpacked.iterdir():
+            Path(path, entry.name).symlink_to(entry)
 
 
 def log_and_print(

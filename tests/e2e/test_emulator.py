@@ -61,6 +61,8 @@ def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) ->
     prints = ["a line\n", "", "unfinished", "two\nlines\n", "\n", "dies", "after that\n"]
     logs = json.loads(invoke(tmp_path, FUNCTION, *prints).stdout.splitlines()[-1])
     assert logs == ["a line", "", "unfinished", "two\nlines", "", "dies", "after that"]
+    (unpacked,) = tmp_path.glob("code-*")  # once, for the process that died and the next one
+    assert (unpacked / "app.py").read_text() == FUNCTION
 
 
 def test_the_terminal_shows_a_line_of_the_log_as_plain_text() -> None:
