@@ -64,7 +64,7 @@ class Lossy:
     def _carry_out(self, token: str, request: Any) -> AWSResponse:
         if token in self._done:
             return _response(request, 200, {})
-        response = botocore_stubber("before-send", request)
+        response: Any = botocore_stubber("before-send", request)
         if response.status_code == 200:
             self._done.add(token)
         return response
