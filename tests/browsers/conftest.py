@@ -91,7 +91,7 @@ class Visitor:
 
     @property
     def lines(self) -> list[str]:
-        lines: list[str] = self.window.runs(f"() => {LINES}")
+        lines: list[str] = self.window.runs(LINES)
         return lines
 
 

@@ -14,11 +14,15 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, s
 from scripts.browser import installed
 from tests.e2e.actors import PATIENCE
 
-# The lines from the server, as the page shows them; commands and the page's own notes are left out.
-LINES = """[...document.querySelectorAll("#log .line:not(.command, .note)")].map((line) => {
-    const name = line.querySelector(".head bdi");
-    return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
-})"""
+# The last lines from the server, as the page shows them, or all; without commands and the page's
+# own notes.
+LINES = """(last) => {
+    const lines = [...document.querySelectorAll("#log .line:not(.command, .note)")];
+    return lines.slice(last ? -last : 0).map((line) => {
+        const name = line.querySelector(".head bdi");
+        return (name ? name.textContent + ": " : "") + line.querySelector(".text").textContent;
+    });
+}"""
 
 PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
@@ -94,8 +98,8 @@ class Tab:
 
     def reads(self, line: str) -> None:
         """It is the last line soon."""
-        self.awaits(lambda: self.lines[-1:] == [line])
-        assert self.lines[-1:] == [line]
+        self.awaits(lambda: self.last_lines(1) == [line])
+        assert self.last_lines(1) == [line]
 
     def shows(self, pattern: str) -> None:
         """A text that matches the pattern is on the page soon."""
@@ -109,7 +113,10 @@ class Tab:
 
     @property
     def lines(self) -> list[str]:
-        lines: list[str] = self.page.evaluate(LINES)
+        return self.last_lines()
+
+    def last_lines(self, number: int | None = None) -> list[str]:
+        lines: list[str] = self.page.evaluate(LINES, number)
         return lines
 
     @property
