@@ -171,6 +171,12 @@ class Chat:
         self.connections.posts.clear()
         return person
 
+    def already(self, name: str, room: str | None = None) -> Person:
+        """As `person`, but written straight into the table, for speed."""
+        person = Person(self, f"connection-{next(self._ids)}=")
+        self.has((person.id, name, room))
+        return person
+
     def has(self, *people: tuple[str, str, str | None]) -> None:
         """Write people straight into the table, for speed: their ids, nicknames and rooms."""
         expires_at = int(self.clock()) + LIFETIME_SECONDS

@@ -72,17 +72,17 @@ STATES = ["unnamed", "named", "in a room"]
 
 
 def somebody(chat: Chat, state: str) -> Person:
-    if state == "unnamed":
-        return chat.somebody()
-    return chat.person("Ann", "tea" if state == "in a room" else None)
+    name = "" if state == "unnamed" else "Ann"
+    return chat.already(name, "tea" if state == "in a room" else None)
 
 
 def gets_an_answer(person: Person, frame: str) -> None:
     """The answer is no excuse, and drives no terminal; only `/quit` outside of a room has none."""
-    outside = "room" not in person.chat.storage.get_record_by_connection(person.id)
+    quits = frame.lower().startswith("/quit")
+    outside = quits and "room" not in person.chat.storage.get_record_by_connection(person.id)
     person.says(frame)
     heard = person.chat.connections.received(person.id)
-    assert heard or (frame.lower().startswith("/quit") and outside)
+    assert heard or outside
     assert "Something went wrong. Please try again." not in heard
     assert not any(map(CONTROLS.search, heard))
 
@@ -202,22 +202,22 @@ starts = st.sampled_from(
 @given(state=st.sampled_from(STATES), start=starts, runs=st.lists(runs, min_size=1, max_size=3))
 def test_no_frame_costs_much(chat: Chat, state: str, start: str, runs: list[str]) -> None:
     share = FRAME // len(runs)
-    costs_little(chat, state, start + "".join(as_long_as(share, run) for run in runs))
+    person = somebody(chat, state)
+    costs_little(person, start + "".join(as_long_as(share, run) for run in runs))
+    person.disconnects()
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("run", COSTLY, ids=ascii)
 def test_no_frame_of_one_costly_run_costs_much(chat: Chat, state: str, run: str) -> None:
-    costs_little(chat, state, as_long_as(FRAME, run))
+    costs_little(somebody(chat, state), as_long_as(FRAME, run))
 
 
 def as_long_as(size: int, run: str) -> str:
     return run * (size // len(run.encode(errors="surrogatepass")))
 
 
-def costs_little(chat: Chat, state: str, frame: str) -> None:
-    person = somebody(chat, state)
+def costs_little(person: Person, frame: str) -> None:
     started = time.thread_time()
     gets_an_answer(person, frame)
     assert time.thread_time() - started < CPU_SECONDS
-    person.disconnects()
