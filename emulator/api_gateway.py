@@ -47,8 +47,8 @@ def apply() -> None:
     FrameProtocol.send_data = send_in_frames
 
     # It invoked functions without their permission, as often as clients liked, and sent clients
-    # whatever a function returned or raised. It went on handling the frames that waited when the
-    # server closed their connection.
+    # whatever a function returned or raised. After the server closed a connection, the frames that
+    # waited still invoked functions.
     apigateway._invoke_ws_lambda = partial(invoke, apigateway._invoke_ws_lambda)
     apigateway._invoke_request_authorizer_lambda = partial(
         authorize, apigateway._invoke_request_authorizer_lambda
@@ -64,7 +64,7 @@ class Counted(ws_stream.WebsocketBuffer):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._frames = [0]  # their sizes
+        self._frames = [0]  # bytes of each
 
     def extend(self, event: Any) -> None:
         data = event.data.encode() if isinstance(event.data, str) else event.data
@@ -156,7 +156,7 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
     """
     api, account, region, route, stage, connection, kind, request, *_ = call
     if kind == "MESSAGE" and connection not in apigateway._ws_connections:
-        return {}  # it was closed while the frame waited for those before it
+        return {}  # closed while this frame waited for earlier ones
     source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
     integration = apigateway._integrations[api][route["target"].rpartition("/")[2]]
     if stage not in apigateway._stages[api]:

@@ -178,7 +178,7 @@ class Emulator:
 
     @cached_property
     def _session(self) -> boto3.Session:
-        """Keeps the services' descriptions, which take long to read."""
+        """One for all clients, because a session takes long to read the services' descriptions."""
         return boto3.Session()
 
     def is_deploying(self) -> bool:

@@ -47,7 +47,7 @@ def run(main: Callable[[], int | None]) -> None:
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat's address and, unless only that is known, its page, emulator and stack's outputs."""
+    """A chat; of one named by `--url`, only the address is known."""
 
     url: str
     page: str | None = None
@@ -56,7 +56,7 @@ class Chat:
 
 
 def new_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser of arguments that name a chat, for `chat_of`."""
+    """A parser with the options that `chat_of` reads."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--stack", help="the chat of this stack")
     parser.add_argument("--url", help="the chat at this address")

@@ -40,7 +40,7 @@ def lookalikes() -> tuple[Looks, Looks]:
     def look(text: str) -> str:
         return "".join(look(looks[one]) if one in looks else one for one in fold(text))
 
-    links = sorted(  # first what ASCII characters look like, then what looks like ASCII
+    links = sorted(  # from ASCII characters first, then to them
         (not source.isascii(), not fold(target).isascii(), source, target)
         for source, target in pairs
         if is_folded_alone(source)

@@ -30,8 +30,8 @@ Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a direct
 def package(project: Path, out: Path, run: Run) -> None:
     """Packages a project; at most one process packages it at a time.
 
-    By itself, Chalice installs the requirements again after each change of the code. Here the
-    libraries are kept until the requirements change, and the package until anything changes.
+    By itself, Chalice reinstalls the requirements after each change of the code. Here the libraries
+    are kept until the requirements or `vendor` change, and the package until anything changes.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(project / ".chalice"), tempfile.TemporaryDirectory(dir=out) as directory:
@@ -62,7 +62,7 @@ def copy_if_there(source: Path, target: Path) -> None:
 
 
 def digest(*places: Path) -> str:
-    """A hash of the files in some places, and of all else that changes what is made from them."""
+    """A hash of files and directories, of these scripts, and of Chalice's and Python's versions."""
     files = [
         (number, str(file.relative_to(place)), hashlib.sha256(file.read_bytes()).digest())
         for number, place in enumerate((*places, Path(__file__), Path(slim.__file__)))
@@ -74,7 +74,7 @@ def digest(*places: Path) -> str:
 
 
 def keep(place: Path, make: Callable[[Path], object]) -> None:
-    """Makes a directory in place of older ones of its kind; an interrupted call leaves none."""
+    """Replaces the kept directory of this kind; after an interruption, none is kept."""
     kind = place.name.partition("-")[0]
     for older in place.parent.glob(f"{kind}-*"):
         shutil.rmtree(older)

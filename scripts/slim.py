@@ -22,12 +22,12 @@ SERVICES = ("apigatewaymanagementapi", "dynamodb")
 PREFIXES = ("execute-api", "dynamodb")  # of their endpoints: `endpointPrefix` in the data
 ENDPOINTS = Path("botocore", "data", "endpoints.json")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
-PACKAGES = ("deployment.zip", "authorizer.zip")  # of all functions but the authorizer, and its own
+PACKAGES = ("deployment.zip", "authorizer.zip")  # the second is the authorizer's
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
 def extract_libraries(package: Path, directory: Path) -> None:
-    """Writes the libraries of Chalice's package to a directory, a file for each of `PACKAGES`.
+    """Writes the libraries of Chalice's package to an archive for each of `PACKAGES`.
 
     Only the authorizer gets the library for tokens.
     """
@@ -42,7 +42,7 @@ def extract_libraries(package: Path, directory: Path) -> None:
 def slim(out: Path, libraries: Path) -> None:
     """Rewrites the package and the template that `chalice package` wrote to a directory.
 
-    The libraries are those of `extract_libraries`. The same code gives the same bytes.
+    `libraries` is the directory of `extract_libraries`.
     """
     original = (out / "deployment.zip").rename(out / "original.zip")
     with zipfile.ZipFile(original) as archive:

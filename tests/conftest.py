@@ -79,8 +79,8 @@ def pytest_keyboard_interrupt() -> None:
     print("\nStopping, which takes up to 10 seconds ...", flush=True)  # pytest-xdist's patience
 
 
-# moto keeps every copy of a row until its test ends: to look for garbage among them as often as
-# Python does by itself took a tenth of the time.
+# moto keeps every copy of a row until the test ends. At Python's own threshold, looking for garbage
+# among these copies took a tenth of the time.
 gc.set_threshold(50_000)
 
 LogLines = Callable[[], list[dict[str, Any]]]
@@ -259,7 +259,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    # Nobody here uses `requests`: moto would teach it a thousand addresses for each test.
+    # No test uses `requests`; moto would register a thousand addresses with it for each test.
     monkeypatch.setattr("moto.core.models.RESPONSES_METHODS", [])
     with mock_aws():
         yield

@@ -118,7 +118,7 @@ def test_each_invocation_is_one_line_in_the_log(app: ModuleType, log_lines: LogL
     say(app, "c1", "a secret")
     first, second = log_lines()
     assert first["route"] == "$connect"
-    assert second["duration_ms"] == round(second["duration_ms"], 1) > 0  # in the terminal too
+    assert second["duration_ms"] == round(second["duration_ms"], 1) > 0  # shown as it is
     about = ("level", "message", "request_id", "connection_id", "route")
     assert [second[field] for field in about] == ["INFO", "done", "request-7", "c1", "$default"]
     assert "secret" not in json.dumps([first, second])

@@ -1,4 +1,4 @@
-"""`make package` and what it keeps, with a stand-in for `chalice package`."""
+"""`make package` and the files it keeps, with a stand-in for `chalice package`."""
 
 import json
 import os
@@ -16,11 +16,11 @@ FILES = ("deployment.zip", "authorizer.zip", "sam.json")
 
 
 class Project:
-    """An app with one library, whose text is that of the requirements."""
+    """An app whose libraries consist of the text of its requirements."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.calls: list[str] = []  # of Chalice, with the requirements
+        self.calls: list[str] = []  # the requirements at each call of Chalice
         self._outs = count()
         (directory / ".chalice").mkdir(parents=True)
         (directory / "chalicelib").mkdir()
@@ -36,7 +36,7 @@ class Project:
         (self.directory / "vendor" / "vendored.py").write_text(text)
 
     def packaged(self) -> dict[str, bytes]:
-        """What is deployed, by the name of its file."""
+        """The content of the files to deploy, by name."""
         out = self.directory / f"out{next(self._outs)}"
         package(self.directory, out, self._chalice)
         assert {path.name for path in out.iterdir()} == set(FILES)
@@ -97,7 +97,7 @@ def test_a_change_is_packaged_with_the_libraries_that_were_kept(
     (project.directory / name).write_text("# new\n")
     second = project.packaged()
     assert project.calls == ["VERSION = 1\n", ""]
-    assert (second != first) == (name == "app.py")  # the stand-in reads only this one
+    assert (second != first) == (name == "app.py")  # of these, the stand-in packages only app.py
     assert contents(tmp_path, second["authorizer.zip"])["jwt/__init__.py"] == "VERSION = 1\n"
 
 
@@ -114,7 +114,7 @@ def test_changed_requirements_are_installed(project: Project, tmp_path: Path) ->
 
 
 def test_the_same_project_gives_the_same_bytes(project: Project, tmp_path: Path) -> None:
-    """Whether its libraries were kept or not, and whenever the files were written."""
+    """Whether or not its libraries were kept, and whenever its files were written."""
     first = project.packaged()
     app = project.directory / "app.py"
     before = app.read_text()
@@ -141,7 +141,7 @@ def test_nothing_half_made_is_used_after_an_interruption(
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, rewrite: Callable[..., None], number: int) -> None:
-    """At the end of the call with this number."""
+    """Interrupts the call of `rewrite` with this number, at its end."""
     calls = count()
 
     def interrupted(*arguments: object) -> None:

@@ -63,7 +63,7 @@ class Cloud:
 
 
 class Quick(Emulator):
-    """Runs the AWS CLI in this process, where it is imported once."""
+    """Runs the AWS CLI in this process, to import it only once."""
 
     def run(self, *command: str, cwd: Path = ROOT) -> None:
         if command[0] != "aws":

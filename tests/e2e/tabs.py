@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, s
 from scripts.browser import installed
 from tests.e2e.actors import PATIENCE
 
-# The last lines from the server, as the page shows them, or all; without commands and the page's
-# own notes.
+# The lines from the server as the page shows them, all or the last ones; commands and the page's
+# own notes are left out.
 LINES = """(last) => {
     const lines = [...document.querySelectorAll("#log .line:not(.command, .note)")];
     return lines.slice(last ? -last : 0).map((line) => {

@@ -53,7 +53,7 @@ def clone_to(clone: Path) -> Path:
 def install(directory: Path) -> Path:
     """Install the packages in the versions that are pinned here; returns their Python.
 
-    By uv, which takes a tenth of pip's time.
+    uv takes a tenth of pip's time.
     """
     pinned = re.findall(r"^(\w.*?) \\$", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
     constraints = directory / "constraints.txt"

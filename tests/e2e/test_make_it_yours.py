@@ -23,7 +23,7 @@ RULES = "parameter or permission or table or role or sign_in or costs or authori
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The changed project, with the libraries that are kept here: its requirements are the same."""
+    """The changed project with the libraries kept here, since the requirements are the same."""
     copy = changed_copy(tmp_path)
     with locked(ROOT / ".chalice"):
         if (ROOT / KEPT).exists():

@@ -449,7 +449,7 @@ def test_the_claim_of_a_claim_is_itself() -> None:
 
 @cache
 def assigned() -> list[str]:
-    """All of Unicode's characters, but none for private use."""
+    """All assigned characters, except those for private use."""
     return [
         character
         for character in map(chr, range(0x110000))
