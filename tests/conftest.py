@@ -171,7 +171,7 @@ class Chat:
         self.connections.posts.clear()
         return person
 
-    def already(self, name: str, room: str | None = None) -> Person:
+    def existing(self, name: str, room: str | None = None) -> Person:
         """As `person`, but written straight into the table, for speed."""
         person = Person(self, f"connection-{next(self._ids)}=")
         self.has((person.id, name, room))

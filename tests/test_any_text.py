@@ -73,7 +73,7 @@ STATES = ["unnamed", "named", "in a room"]
 
 def somebody(chat: Chat, state: str) -> Person:
     name = "" if state == "unnamed" else "Ann"
-    return chat.already(name, "tea" if state == "in a room" else None)
+    return chat.existing(name, "tea" if state == "in a room" else None)
 
 
 def gets_an_answer(person: Person, frame: str) -> None:
