@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPException, HTTPSConnection
 from threading import Timer
 from typing import Any, Generic, TypeVar
@@ -144,7 +144,7 @@ def _get(url: Any, seconds: float) -> bytes:
     with closing(HTTPSConnection(address.hostname, address.port, timeout=seconds)) as connection:
         connection.connect()
         # The timeout limits each read; this limits the whole answer.
-        end = Timer(seconds, socket.socket.shutdown, (connection.sock, socket.SHUT_RDWR))
+        end = Timer(seconds, _hang_up, [connection.sock])
         end.start()
         try:
             connection.request("GET", address._replace(scheme="", netloc="").geturl())
@@ -155,3 +155,9 @@ def _get(url: Any, seconds: float) -> bytes:
     if answer.status != 200 or len(body) > MOST_BYTES:
         raise IssuerUnavailable(f"status {answer.status}, {len(body)} bytes")
     return body
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Ends a read in another thread, unless the connection has just been closed."""
+    with suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -106,6 +106,23 @@ def test_a_tls_handshake_that_does_not_come_is_not_waited_for() -> None:
         hangs_up.cancel()
 
 
+def test_a_time_limit_that_passes_just_after_the_answer_is_no_error(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled: list[Timer] = []
+
+    class Late(Timer):
+        def cancel(self) -> None:
+            super().cancel()
+            cancelled.append(self)
+
+    monkeypatch.setattr("chalicelib.sign_in.issuer.Timer", Late)
+    fetch_keys(issuer.url)
+    assert len(cancelled) == 2
+    for timer in cancelled:
+        timer.function(*timer.args)
+
+
 # How often an issuer is asked
 
 
