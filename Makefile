@@ -86,7 +86,7 @@ load: ## Let 100 people talk for a minute: here, STACK=... or URL=wss://... (LOA
 test: ## Run all tests: units, template, end to end on the emulator
 	$(INSTALL) dev emulator
 	@$(BIN)/python -m scripts.browser
-	$(BIN)/python -m pytest -m "e2e or more" --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "e2e or more" --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 browsers: ## Test the page in Chromium, Firefox and WebKit (as root on Debian, installs them)
 	$(INSTALL) dev
