@@ -124,7 +124,9 @@ def no_stack(stack: str | None, emulator: Emulator | None, region: str) -> str:
 
 def required(name: str, outputs: Mapping[str, str]) -> str:
     if not outputs:
-        raise Failure(f"An address is not enough: name the stack, as in STACK={STACK}.")
+        raise Failure(
+            f"Name the stack, as in STACK={STACK}: an address tells neither the table nor the log."
+        )
     if name not in outputs:
         raise Failure(f"The stack is {outputs['StackStatus']}, and has no output {name}.")
     return outputs[name]

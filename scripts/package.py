@@ -48,7 +48,7 @@ def package(project: Path, out: Path, run: Run) -> None:
             (copy / "requirements.txt").write_text("")
         run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy)
         if not libraries.exists():
-            keep(libraries, lambda new: slim.extract_libraries(out / "deployment.zip", new))
+            keep(libraries, lambda new: slim.extract_libraries(out / slim.PACKAGE, new))
         slim.slim(out, libraries)
         files = (*slim.PACKAGES, "sam.json")
         keep(packaged, lambda new: [shutil.copy(out / name, new) for name in files])

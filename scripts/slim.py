@@ -22,7 +22,7 @@ SERVICES = ("apigatewaymanagementapi", "dynamodb")
 PREFIXES = ("execute-api", "dynamodb")  # of their endpoints: `endpointPrefix` in the data
 ENDPOINTS = Path("botocore", "data", "endpoints.json")
 FOR_TOKENS = ("jwt", "pyjwt", "cryptography", "cffi", "_cffi_backend", "pycparser")
-PACKAGES = ("deployment.zip", "authorizer.zip")  # the second is the authorizer's
+PACKAGE, AUTHORIZERS = PACKAGES = ("deployment.zip", "authorizer.zip")
 LAMBDA_TASK_ROOT = "/var/task"  # the path of the code in tracebacks
 
 
@@ -44,7 +44,7 @@ def slim(out: Path, libraries: Path) -> None:
 
     `libraries` is the directory of `extract_libraries`.
     """
-    original = (out / "deployment.zip").rename(out / "original.zip")
+    original = (out / PACKAGE).rename(out / "original.zip")
     with zipfile.ZipFile(original) as archive:
         names = [name for name in archive.namelist() if is_needed(name) and is_code(name)]
         for package in PACKAGES:
@@ -52,7 +52,7 @@ def slim(out: Path, libraries: Path) -> None:
             rewrite(archive, names, out / package)
     original.unlink()
     template = json.loads((out / "sam.json").read_text())
-    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{PACKAGES[1]}"
+    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{AUTHORIZERS}"
     (out / "sam.json").write_text(json.dumps(template, indent=2))
 
 

@@ -173,7 +173,7 @@ def test_without_permission_it_says_which_is_needed(
         (["kick"], "Disconnect whom? Name one: NICKNAME=John, ROOM=chalice or EVERYBODY=yes."),
         (["kick", "NICKNAME=Jack"], "Nobody is called Jack; `make people` lists everybody."),
         (["kick", "ROOM=tea"], "Nobody is in tea; `make people` lists everybody."),
-        (["people", "URL=ws://x"], "An address is not enough: name the stack, as in STACK=Chalic"),
+        (["people", "URL=ws://x"], "Name the stack, as in STACK=ChaliceChat: an address tells"),
     ],
 )
 def test_it_says_what_to_do(make: Make, empty_chat: str, arguments: list[str], said: str) -> None:
