@@ -19,8 +19,8 @@ PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 
 
-class Stopped(Exception):
-    """Ctrl-C, the end of the terminal, or a polite `kill`."""
+class Stopped(BaseException):
+    """Ctrl-C, the end of the terminal, or a polite `kill`; boto3 must not catch it."""
 
 
 def say(step: str) -> None:

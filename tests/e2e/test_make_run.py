@@ -282,6 +282,33 @@ def test_control_c_before_it_knows_that_the_emulator_has_started_leaves_nothing(
     nothing_is_left(port)
 
 
+CARELESS = """
+import runpy, signal, boto3
+
+create = boto3.Session.client
+
+def careless(*arguments, **options):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except Exception:
+        pass
+    return create(*arguments, **options)
+
+boto3.Session.client = careless
+runpy.run_module("scripts.run", run_name="__main__")
+"""
+
+
+def test_a_signal_is_not_lost_where_a_library_catches_every_exception() -> None:
+    """As boto3 does here and there."""
+    port = free_port()
+    command = [sys.executable, "-c", CARELESS, "run"]
+    with script("run", port, command=command) as run:
+        assert run.ends() == 0
+        assert "Stopped." in run.printed
+    nothing_is_left(port)
+
+
 def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
     port = free_port()
     with script("redeploy", port) as redeploy:
