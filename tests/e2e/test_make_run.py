@@ -272,16 +272,6 @@ subprocess.Popen = Interrupted
 runpy.run_module("scripts.run", run_name="__main__")
 """
 
-
-def test_control_c_before_it_knows_that_the_emulator_has_started_leaves_nothing() -> None:
-    port = free_port()
-    command = [sys.executable, "-c", INTERRUPTED, "run"]
-    with script("run", port, command=command) as run:
-        assert run.ends() == 0
-        assert "Stopped." in run.printed
-    nothing_is_left(port)
-
-
 CARELESS = """
 import runpy, signal, boto3
 
@@ -299,11 +289,16 @@ runpy.run_module("scripts.run", run_name="__main__")
 """
 
 
-def test_a_signal_is_not_lost_where_a_library_catches_every_exception() -> None:
-    """As boto3 does here and there."""
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(INTERRUPTED, id="before it knows that the emulator has started"),
+        pytest.param(CARELESS, id="where a library catches every exception, as boto3 does"),
+    ],
+)
+def test_no_signal_is_lost(code: str) -> None:
     port = free_port()
-    command = [sys.executable, "-c", CARELESS, "run"]
-    with script("run", port, command=command) as run:
+    with script("run", port, command=[sys.executable, "-c", code, "run"]) as run:
         assert run.ends() == 0
         assert "Stopped." in run.printed
     nothing_is_left(port)
