@@ -159,5 +159,8 @@ def readable(line: str) -> str:
     except (ValueError, AttributeError, KeyError):
         return line
     traceback = fields.pop("exception", "")
-    shown += [f"{name}={value}" for name, value in fields.items() if value is not None]
+    for name, value in fields.items():
+        if value is not None:
+            rounded = round(value, 3) if isinstance(value, float) else value
+            shown.append(f"{name}={rounded}")
     return "\n".join(filter(None, [" ".join(shown), traceback]))

@@ -17,8 +17,9 @@ import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from emulator.emulator import BIN, REGION, ROOT, aws_environment
+from scripts.package import KEPT
 from scripts.package import package as package_project
-from scripts.slim import FOR_TOKENS
+from scripts.slim import FOR_TOKENS, PACKAGES
 from tests.e2e.test_stack import copy_project
 
 MONITORING = ROOT / "monitoring.yaml"
@@ -498,6 +499,21 @@ def test_it_can_be_deployed_without_a_bucket_for_the_template(
         assert file.stat().st_size < 48_000
 
 
+def test_cfn_lint_finds_nothing(sam_json: Path) -> None:
+    """Not even informational findings, except W2531, the age of the Python that runs this.
+
+    In `sam.json`, cfn-lint does not check names that begin like a function: SAM might add them.
+    """
+    command = [sys.executable, "-m", "scripts.expand", str(sam_json.parent)]
+    noted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert noted.stdout.startswith("Not linted: ")
+    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--ignore-checks", "W2531"]
+    command += ["--", str(sam_json), str(sam_json.with_name("expanded.json")), str(MONITORING)]
+    linted = subprocess.run(command, capture_output=True, text=True)
+    assert linted.stdout + linted.stderr == ""
+    assert linted.returncode == 0
+
+
 # Monitoring
 
 
@@ -682,3 +698,14 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
     settings = dict.fromkeys(("TOKEN_ISSUER", "TOKEN_AUDIENCE", "NICKNAME_CLAIM"), "any")
     (library,) = run_in(authorizers_package, use, **settings)
     assert library.startswith(str(authorizers_package))
+
+
+def test_the_same_package_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Although its requirements are installed and its libraries rewritten anew."""
+    project = copy_project(tmp_path / "project")
+    for name in ("first", "second"):
+        shutil.rmtree(project / KEPT, ignore_errors=True)
+        package_app(project, tmp_path / name)
+    for name in (*PACKAGES, "sam.json"):
+        first, second = ((tmp_path / each / name).read_bytes() for each in ("first", "second"))
+        assert first == second

@@ -96,7 +96,7 @@ def test_what_is_too_long_or_not_text_closes_the_connection(
 def test_frames_that_wait_when_the_server_closes_the_connection_are_dropped(
     cloud: Cloud, client: websocket.WebSocket
 ) -> None:
-    """The chat closes the connection of somebody who sends too fast, at frame 220 or later."""
+    """Too many frames at once: at frame 220 or later, the chat closes the connection."""
     already = len(cloud.functions_output.read_text())
     for _ in range(500):
         client.send("no name")

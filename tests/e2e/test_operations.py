@@ -112,7 +112,7 @@ def test_make_says_why_a_first_deployment_failed_and_how_to_go_on(
     assert again.returncode != 0
     assert again.stdout == ""
     assert again.stderr.splitlines()[0] == way_out
-    account.emulator.delete("Third")
+    assert make(account, "delete", "STACK=Third").returncode == 0
 
 
 def test_make_deploy_names_the_table_that_another_stack_has(

@@ -132,13 +132,16 @@ def test_everybody_is_kicked_by_a_pipe_and_not_without_an_answer(
     eventually(lambda: make("people") == "Nobody is connected.\n")
 
 
-def test_no_nickname_protects_against_a_kick(make: Make, arrive: Callable[..., Person]) -> None:
-    abusers = {nickname: arrive(nickname) for nickname in ODD}
-    listed = make("people")
-    for nickname, abuser in abusers.items():
-        assert f"  {nickname}\n" in listed
-        assert make("kick", f"NICKNAME={nickname}") == f"Disconnected: {nickname}\n"
-        abuser.is_disconnected()
+@pytest.mark.parametrize("nickname", ODD)
+def test_no_nickname_protects_against_a_kick(
+    make: Make, arrive: Callable[..., Person], nickname: str
+) -> None:
+    abuser, john = arrive(nickname, "tea"), arrive("John", "tea")
+    abuser.hears("John joined room.")
+    assert nickname in make("people")
+    assert make("kick", f"NICKNAME={nickname}") == f"Disconnected: {nickname}\n"
+    abuser.is_disconnected()
+    john.hears(f"{nickname} left room.")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
