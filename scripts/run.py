@@ -10,6 +10,8 @@ import signal
 import sys
 from types import FrameType
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from emulator.emulator import BIN, HOST, Emulator, Failure, variable
 from emulator.user_pool import UserPool
 from scripts.address import port as chosen_port
@@ -52,7 +54,13 @@ def redeploy(port: int) -> None:
     emulator = Emulator(port, say=say)
     if not emulator.is_running():
         raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
-    print(f"Deployed: {emulator.deploy()}")
+    try:
+        url = emulator.deploy()
+    except (Failure, BotoCoreError, ClientError, OSError):
+        if emulator.is_running():
+            raise
+        raise Failure("Nothing was deployed: `make run` was stopped meanwhile.") from None
+    print(f"Deployed: {url}")
 
 
 def signs_in() -> bool:

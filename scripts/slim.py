@@ -7,10 +7,9 @@ file system is read-only, so they would be compiled at every cold start.
 
 from __future__ import annotations
 
-import compileall
 import json
-import py_compile
 import shutil
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -34,9 +33,9 @@ def extract_libraries(package: Path, directory: Path) -> None:
     shared, with_tokens = (directory / name for name in PACKAGES)
     with zipfile.ZipFile(package) as archive:
         names = [name for name in archive.namelist() if is_needed(name) and not is_code(name)]
-        rewrite(archive, [name for name in names if not is_for_tokens(name)], shared)
+        rewrite(archive, [name for name in names if not is_for_tokens(name)], [shared])
         shutil.copyfile(shared, with_tokens)
-        rewrite(archive, [name for name in names if is_for_tokens(name)], with_tokens)
+        rewrite(archive, [name for name in names if is_for_tokens(name)], [with_tokens])
 
 
 def slim(out: Path, libraries: Path) -> None:
@@ -47,38 +46,36 @@ def slim(out: Path, libraries: Path) -> None:
     original = (out / PACKAGE).rename(out / "original.zip")
     with zipfile.ZipFile(original) as archive:
         names = [name for name in archive.namelist() if is_needed(name) and is_code(name)]
-        for package in PACKAGES:
-            shutil.copyfile(libraries / package, out / package)
-            rewrite(archive, names, out / package)
+        packages = [Path(shutil.copyfile(libraries / name, out / name)) for name in PACKAGES]
+        rewrite(archive, names, packages)
     original.unlink()
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{AUTHORIZERS}"
     (out / "sam.json").write_text(json.dumps(template, indent=2))
 
 
-def rewrite(package: zipfile.ZipFile, names: Sequence[str], archive: Path) -> None:
-    """Adds files of a package to an archive, with their compiled versions.
+def rewrite(package: zipfile.ZipFile, names: Sequence[str], archives: Sequence[Path]) -> None:
+    """Adds files of a package to archives, with their compiled versions.
 
-    The copies have no timestamps, so that unchanged code is not deployed again.
+    The same files give the same bytes, so that unchanged code is not deployed again: they have no
+    timestamps, and a new process compiles them, since the result depends on what a process has
+    loaded.
     """
-    with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(archive, "a") as target:
+    with tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
         package.extractall(files, names)
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
-        sys.pycache_prefix = None  # whatever the caller's shell says
-        compileall.compile_dir(
-            files,
-            ddir=LAMBDA_TASK_ROOT,
-            quiet=2,
-            optimize=0,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-        for file in sorted(files.rglob("*")):
-            if file.is_file():
-                entry = zipfile.ZipInfo(str(file.relative_to(files)))
-                entry.external_attr = 0o644 << 16
-                target.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
+        # Isolated from the variables of the caller's shell. Broken files stay uncompiled.
+        compiler = [sys.executable, "-I", "-m", "compileall", "-qq", "-d", LAMBDA_TASK_ROOT]
+        subprocess.run([*compiler, "--invalidation-mode", "unchecked-hash", files])
+        for archive in archives:
+            with zipfile.ZipFile(archive, "a") as target:
+                for file in sorted(files.rglob("*")):
+                    if file.is_file():
+                        entry = zipfile.ZipInfo(str(file.relative_to(files)))
+                        entry.external_attr = 0o644 << 16
+                        target.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def shorten(endpoints: Path) -> None:

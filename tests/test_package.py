@@ -126,11 +126,11 @@ def test_the_same_project_gives_the_same_bytes(project: Project, tmp_path: Path)
     assert Project(tmp_path / "other").packaged() == first
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(3))
 def test_nothing_half_made_is_used_after_an_interruption(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """While libraries or code are written, for the authorizer or the other functions."""
+    """While the libraries, those for tokens, or the code are written."""
     interrupt(monkeypatch, slim.rewrite, number)
     with pytest.raises(KeyboardInterrupt):
         project.packaged()

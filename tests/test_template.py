@@ -20,6 +20,7 @@ from emulator.emulator import BIN, REGION, ROOT, aws_environment
 from scripts.package import KEPT
 from scripts.package import package as package_project
 from scripts.slim import FOR_TOKENS, PACKAGES
+from tests.e2e.test_five_packages import clone_to
 from tests.e2e.test_stack import copy_project
 
 MONITORING = ROOT / "monitoring.yaml"
@@ -700,12 +701,12 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
     assert library.startswith(str(authorizers_package))
 
 
-def test_the_same_package_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Although its requirements are installed and its libraries rewritten anew."""
-    project = copy_project(tmp_path / "project")
-    for name in ("first", "second"):
-        shutil.rmtree(project / KEPT, ignore_errors=True)
-        package_app(project, tmp_path / name)
+def test_the_same_code_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
+    """A new clone installs the requirements and compiles all files by itself."""
+    clone = clone_to(tmp_path / "clone")
+    packager = [sys.executable, "-m", "scripts.package"]
+    subprocess.run([*packager, "out"], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(clone / KEPT)
+    package_app(clone, clone / "other")
     for name in (*PACKAGES, "sam.json"):
-        first, second = ((tmp_path / each / name).read_bytes() for each in ("first", "second"))
-        assert first == second
+        assert (clone / "out" / name).read_bytes() == (clone / "other" / name).read_bytes()

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from emulator.emulator import HOST, ROOT, Emulator, directory_of
+from emulator.emulator import HOST, ROOT, Emulator, Failure, directory_of
 from scripts.package import KEPT, package
+from scripts.run import redeploy
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
 from tests.e2e.test_stack import copy_project
@@ -309,6 +310,17 @@ def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
     with script("redeploy", port) as redeploy:
         assert redeploy.ends() == 1
         assert one_line(redeploy.printed).startswith("Nothing to redeploy to")
+
+
+def test_a_redeployment_to_a_chat_that_is_stopped_meanwhile_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    with Emulator(port) as emulator:
+        emulator.wait_until_ready()
+        monkeypatch.setattr("emulator.emulator.package", lambda *arguments: emulator.__exit__())
+        with pytest.raises(Failure, match="was stopped meanwhile"):
+            redeploy(port)
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "\u0664"])
