@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
@@ -159,15 +158,6 @@ def test_the_printed_line_passes_by_a_proxy(
     assert "Press Ctrl+C to quit" in in_shell(line).stdout
     monkeypatch.delenv("http_proxy")
     assert "no_proxy" not in how_to_use(emulator.url(), emulator.page_url(), emulator, None)
-
-
-def test_python_is_told_nothing_that_undoes_the_compiled_package(tmp_path: Path) -> None:
-    undone = {"PYTHONOPTIMIZE": "2", "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere")}
-    assert ran("package", str(tmp_path / "out"), **undone).returncode == 0
-    with zipfile.ZipFile(tmp_path / "out" / "deployment.zip") as package:
-        compiled = {name for name in package.namelist() if name.endswith(".pyc")}
-    tag = sys.implementation.cache_tag
-    assert {f"__pycache__/app.{tag}.pyc", f"boto3/__pycache__/__init__.{tag}.pyc"} <= compiled
 
 
 def test_a_pipe_that_closes_is_no_error(emulator: Emulator) -> None:
