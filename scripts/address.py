@@ -6,6 +6,7 @@ Several chats can run here, each on its own port; PORT in the environment choose
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -30,8 +31,12 @@ from emulator.emulator import (
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command for a person: no proxy to this machine, and no traceback for a known error."""
+    """Runs a command for a person, at any terminal: without a proxy to this machine, and without a
+    traceback for a known error or for a character that is not the terminal's."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
+    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors=errors)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
     try:
         sys.exit(main())

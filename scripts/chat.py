@@ -7,7 +7,6 @@ ends at a character that the terminal cannot show, and before the replies to pip
 from __future__ import annotations
 
 import functools
-import io
 import os
 import signal
 import sys
@@ -67,9 +66,6 @@ def main() -> None:
         if chat.emulator is None:
             raise Failure("AS signs in to a chat of `make run SIGN_IN=on`, not to one elsewhere.")
         url += f"?token={token_for(chat.emulator, arguments.stack or STACK, arguments.name)}"
-    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
-        assert isinstance(file, io.TextIOWrapper)
-        file.reconfigure(errors=errors)
     websocket.create_connection = functools.partial(
         websocket.create_connection, class_=Conversation
     )
