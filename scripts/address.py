@@ -3,8 +3,6 @@
 Several chats can run here, each on its own port; PORT in the environment chooses.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

@@ -7,8 +7,6 @@ time: Playwright's or, where that fails, Debian's.
 names those that are left out.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil

@@ -4,8 +4,6 @@ By itself, wsdump shows a close frame as an empty line, and fails on the next li
 ends at a character that the terminal cannot show, and before the replies to piped lines arrive.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import signal

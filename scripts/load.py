@@ -3,8 +3,6 @@
 Each of them stays below the pace that the chat allows a connection.
 """
 
-from __future__ import annotations
-
 import secrets
 import selectors
 import statistics

@@ -4,8 +4,6 @@ The tables are made from Unicode's confusables.txt and Scripts.txt, version 13, 
 `confusable-homoglyphs` has them. A test compares the file with the output of this script.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`python -m scripts.package out`: a smaller package for AWS than `chalice package` makes."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

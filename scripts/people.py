@@ -5,8 +5,6 @@ Gateway tells the chat ($disconnect), which removes the rows and announces the d
 keeps the person from connecting again.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

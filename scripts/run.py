@@ -1,7 +1,5 @@
 """`make run` and `make redeploy`: the chat on this machine, in the foreground."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -5,8 +5,6 @@ Without that data, the package is a seventh as large. Its Python files are compi
 file system is read-only, so they would be compiled at every cold start.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

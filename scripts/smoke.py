@@ -3,8 +3,6 @@
 Its nicknames and rooms end in random digits, so it meets nobody on a chat that is in use.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
