@@ -107,7 +107,7 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
-def main() -> int:
+def main() -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
@@ -118,10 +118,8 @@ def main() -> int:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)
     except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(failure))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
