@@ -144,12 +144,12 @@ def port() -> int:
     return int(text)
 
 
-def refusal(error: Exception) -> str:
-    """Why there is no connection, in a few words."""
+def refusal(error: Exception, hint: str = "") -> str:
+    """Why there is no connection, in a few words. The hint is for a person who has to sign in."""
     if not isinstance(error, websocket.WebSocketBadStatusException):
         return str(error)
     if error.status_code == 401:
-        return "people sign in to this chat, and you have not"
+        return f"people sign in to this chat, and you have not{hint}"
     return f"the server answered with status {error.status_code}"
 
 

@@ -75,10 +75,8 @@ def main() -> None:
     try:
         _wsdump.main()
     except (websocket.WebSocketException, OSError) as error:
-        hint = ""
-        if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
-            hint = "; with `make run SIGN_IN=on`: make chat AS=John"
-        raise Failure(f"No connection to {chat.url}: {refusal(error)}{hint}") from None
+        hint = "; with `make run SIGN_IN=on`: make chat AS=John"
+        raise Failure(f"No connection to {chat.url}: {refusal(error, hint)}") from None
     except KeyboardInterrupt:
         pass
 
