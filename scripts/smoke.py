@@ -8,10 +8,9 @@ import re
 import secrets
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Self
 
 import websocket
 
@@ -55,7 +54,7 @@ class Difference(Exception):
     """The chat did not do as it should."""
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A connection to the chat, under a name for the output."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -106,9 +105,6 @@ class Client:
         self.hears(f"Using nickname: {self.name}\nType /help for list of commands.")
         self.says(f"/join {room}")
         self.hears(f'Joined chat room "{room}"')
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
