@@ -26,8 +26,7 @@ fi
 pip=.local/uv/pip/bin/python
 [ -x $pip ] || pip=$PYTHON
 settings=$("$pip" -m pip config list 2>/dev/null)
-[ -z "$UV_INDEX_URL" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$UV_INDEX_URL}"
-for pair in UV_DEFAULT_INDEX:index-url UV_INDEX:extra-index-url UV_FIND_LINKS:find-links \
+for pair in UV_INDEX_URL:index-url UV_INDEX:extra-index-url UV_FIND_LINKS:find-links \
     UV_INSECURE_HOST:trusted-host SSL_CERT_FILE:cert ALL_PROXY:proxy; do
     name=${pair%:*}
     value=$(echo "$settings" | sed -n "s/^[^=]*\.${pair#*:}='\(.*\)'$/\1/p" | head -n 1)
