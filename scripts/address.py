@@ -3,9 +3,8 @@
 Several chats can run here, each on its own port; PORT in the environment chooses.
 """
 
-from __future__ import annotations
-
 import argparse
+import io
 import os
 import signal
 import sys
@@ -30,8 +29,12 @@ from emulator.emulator import (
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command for a person: no proxy to this machine, and no traceback for a known error."""
+    """Runs a command for a person, at any terminal: without a proxy to this machine, and without a
+    traceback for a known error or for a character that is not the terminal's."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
+    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors=errors)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
     try:
         sys.exit(main())
@@ -141,12 +144,12 @@ def port() -> int:
     return int(text)
 
 
-def refusal(error: Exception) -> str:
-    """Why there is no connection, in a few words."""
+def refusal(error: Exception, hint: str = "") -> str:
+    """Why there is no connection, in a few words. The hint is for a person who has to sign in."""
     if not isinstance(error, websocket.WebSocketBadStatusException):
         return str(error)
     if error.status_code == 401:
-        return "people sign in to this chat, and you have not"
+        return f"people sign in to this chat, and you have not{hint}"
     return f"the server answered with status {error.status_code}"
 
 

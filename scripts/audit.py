@@ -3,8 +3,6 @@
 Fails if a package that ships is vulnerable; vulnerable tools are only shown.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

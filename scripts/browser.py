@@ -7,8 +7,6 @@ time: Playwright's or, where that fails, Debian's.
 names those that are left out.
 """
 
-from __future__ import annotations
-
 import os
 import shlex
 import shutil
@@ -45,22 +43,19 @@ def install_others() -> None:
         print(f"Left out: {' and '.join(left_out)}. On Debian: apt-get install {packages}")
 
 
-def main() -> int:
+def main() -> None:
     if sys.argv[1:] == ["all"]:
         install_others()
     if installed():
-        return 0
+        return
     libraries = " --with-deps" if IS_ROOT_ON_DEBIAN else ""
     debians = f"{DEBIANS} {COMMANDS[0]} fonts-noto-color-emoji" if IS_ROOT_ON_DEBIAN else "false"
-    if subprocess.call(f"{PLAYWRIGHTS}{libraries} || {{ {debians}; }}", shell=True) == 0:
-        return 0
-    print(
-        "The tests of web pages need Chrome or Chromium. Install one, on Debian with: "
-        "apt-get install chromium-headless-shell",
-        file=sys.stderr,
-    )
-    return 1
+    if subprocess.call(f"{PLAYWRIGHTS}{libraries} || {{ {debians}; }}", shell=True) != 0:
+        sys.exit(
+            "The tests of web pages need Chrome or Chromium. Install one, on Debian with: "
+            "apt-get install chromium-headless-shell"
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

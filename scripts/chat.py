@@ -4,10 +4,7 @@ By itself, wsdump shows a close frame as an empty line, and fails on the next li
 ends at a character that the terminal cannot show, and before the replies to piped lines arrive.
 """
 
-from __future__ import annotations
-
 import functools
-import io
 import os
 import signal
 import sys
@@ -67,9 +64,6 @@ def main() -> None:
         if chat.emulator is None:
             raise Failure("AS signs in to a chat of `make run SIGN_IN=on`, not to one elsewhere.")
         url += f"?token={token_for(chat.emulator, arguments.stack or STACK, arguments.name)}"
-    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
-        assert isinstance(file, io.TextIOWrapper)
-        file.reconfigure(errors=errors)
     websocket.create_connection = functools.partial(
         websocket.create_connection, class_=Conversation
     )
@@ -81,10 +75,8 @@ def main() -> None:
     try:
         _wsdump.main()
     except (websocket.WebSocketException, OSError) as error:
-        hint = ""
-        if isinstance(error, websocket.WebSocketBadStatusException) and error.status_code == 401:
-            hint = "; with `make run SIGN_IN=on`: make chat AS=John"
-        raise Failure(f"No connection to {chat.url}: {refusal(error)}{hint}") from None
+        hint = "; with `make run SIGN_IN=on`: make chat AS=John"
+        raise Failure(f"No connection to {chat.url}: {refusal(error, hint)}") from None
     except KeyboardInterrupt:
         pass
 

@@ -1,7 +1,5 @@
 """`make deploy` and `make monitor`: AWS's own commands, and the reason if one of them fails."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import subprocess

@@ -3,8 +3,6 @@
 Writes `expanded.json` beside the packaged `sam.json`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

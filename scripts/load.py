@@ -3,8 +3,6 @@
 Each of them stays below the pace that the chat allows a connection.
 """
 
-from __future__ import annotations
-
 import secrets
 import selectors
 import statistics
@@ -48,7 +46,7 @@ class Load:
             for n in range(self._people):
                 talker = stack.enter_context(Client(self._url, f"p{n}{self._suffix}"))
                 talker.enters(f"room{n % self._rooms}{self._suffix}")
-                self._selector.register(talker, selectors.EVENT_READ)
+                self._selector.register(talker.socket, selectors.EVENT_READ, talker)
                 talkers.append(talker)
             started, used = time.monotonic(), time.process_time()
             self._talk(talkers, started)
@@ -69,8 +67,7 @@ class Load:
     def _listen_until(self, moment: float) -> None:
         while (left := moment - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
-                assert isinstance(key.fileobj, Client)
-                self._hear(key.fileobj)
+                self._hear(key.data)
 
     def _hear(self, talker: Client) -> None:
         line = talker.next() or ""
@@ -116,12 +113,7 @@ def rows_left(emulator: Emulator) -> int:
 
 
 def load(
-    url: str,
-    *,
-    emulator: Emulator | None = None,
-    people: int = PEOPLE,
-    rooms: int = ROOMS,
-    seconds: float = SECONDS,
+    url: str, people: int, rooms: int, seconds: float = SECONDS, emulator: Emulator | None = None
 ) -> bool:
     """Prints the figures; returns whether everybody heard every line once.
 
@@ -152,13 +144,8 @@ def main() -> int:
     parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
     arguments = parser.parse_args()
     chat = chat_of(arguments)
-    heard_all = load(
-        chat.url,
-        emulator=None if arguments.stack else chat.emulator,
-        people=arguments.people,
-        rooms=arguments.rooms,
-    )
-    return 0 if heard_all else 1
+    emulator = None if arguments.stack else chat.emulator
+    return 0 if load(chat.url, arguments.people, arguments.rooms, emulator=emulator) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """`make logs`: prints the log of a chat's functions, here or on AWS."""
 
-from __future__ import annotations
-
 import time
 
 import boto3

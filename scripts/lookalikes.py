@@ -4,16 +4,11 @@ The tables are made from Unicode's confusables.txt and Scripts.txt, version 13, 
 `confusable-homoglyphs` has them. A test compares the file with the output of this script.
 """
 
-from __future__ import annotations
-
 import json
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-from confusable_homoglyphs import categories
+from confusable_homoglyphs.categories import alias as script
 from confusable_homoglyphs.confusables import confusables_data
 
 from chalicelib.text.names import fold
@@ -21,9 +16,7 @@ from chalicelib.text.names import fold
 FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "text" / "lookalikes.json"
 SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "INHERITED"}
 SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASCII
-
-# The characters are folded, except those of the second table, which would lose their looks.
-NAMES = ("everywhere", "beside other letters")
+MARK = "\u200e"  # around right-to-left text
 
 Looks = dict[str, str]  # by character
 
@@ -31,6 +24,7 @@ Looks = dict[str, str]  # by character
 def lookalikes() -> tuple[Looks, Looks]:
     """The looks of folded characters, and those of Greek letters beside other letters.
 
+    The letters of the second table are not folded, since they would lose their looks.
     Nu looks like N or v, by its case, but N and v must not count as the same. So a letter has the
     looks of its capital in a name that is all Greek, and its own in any other.
     """
@@ -66,13 +60,8 @@ def is_in_scope(source: str, target: str) -> bool:
 
 
 def is_folded_alone(source: str) -> bool:
-    """Whether folding changes nothing but the character's case."""
-    folded = fold(source)
-    return (
-        len(folded) == 1
-        and unicodedata.normalize("NFKD", source) == source
-        and (source.isalpha() or source == folded)
-    )
+    """Whether folding changes nothing but the case of a letter."""
+    return fold(source) == (source.casefold() if source.isalpha() else source)
 
 
 def confusables() -> Iterator[tuple[str, str]]:
@@ -81,36 +70,27 @@ def confusables() -> Iterator[tuple[str, str]]:
     The package lists each of the two under the other. The text is the one with several entries; if
     neither has several, the character comes first.
     """
-    listed = {plain(text): entries for text, entries in confusables_data.items()}
+    listed = {text.strip(MARK): entries for text, entries in confusables_data.items()}
     order = {text: n for n, text in enumerate(listed)}
     for source, (entry, *others) in listed.items():
-        target = plain(entry["c"])
+        target = entry["c"].strip(MARK)
         if not others and (len(listed[target]) > 1 or order[source] < order[target]):
             yield source, target
 
 
-def plain(text: str) -> str:
-    """The text without the marks around right-to-left text."""
-    return text.strip("\u200e") or text
-
-
-@cache
-def script(character: str) -> str:
-    return str(categories.alias(character))
-
-
 def content() -> str:
     """The text of chalicelib/text/lookalikes.json."""
-    tables = {name: by_look(looks) for name, looks in zip(NAMES, lookalikes(), strict=True)}
+    everywhere, beside_others = map(by_look, lookalikes())
+    tables = {"everywhere": everywhere, "beside other letters": beside_others}
     return json.dumps(tables, indent=1) + "\n"
 
 
 def by_look(looks: Looks) -> dict[str, str]:
     """A text, and the characters that look like it."""
-    characters: defaultdict[str, str] = defaultdict(str)
-    for character, look in sorted(looks.items()):
-        characters[look] += character
-    return dict(sorted(characters.items()))
+    return {
+        look: "".join(sorted(one for one in looks if looks[one] == look))
+        for look in sorted(set(looks.values()))
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """`python -m scripts.package out`: a smaller package for AWS than `chalice package` makes."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -84,7 +82,7 @@ def keep(place: Path, make: Callable[[Path], object]) -> None:
     unfinished.rename(place)
 
 
-def main() -> int:
+def main() -> None:
     # Chalice asks for a region, though the package is the same for all regions.
     region = get_session().get_config_variable("region") or "us-east-1"
 
@@ -95,9 +93,8 @@ def main() -> int:
     try:
         package(ROOT, ROOT / sys.argv[1], run)
     except subprocess.CalledProcessError as error:
-        return error.returncode
-    return 0
+        sys.exit(error.returncode)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

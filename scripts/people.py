@@ -5,9 +5,6 @@ Gateway tells the chat ($disconnect), which removes the rows and announces the d
 keeps the person from connecting again.
 """
 
-from __future__ import annotations
-
-import io
 import os
 import signal
 import sys
@@ -150,8 +147,6 @@ def main() -> None:
     for each in whom:
         parser.add_argument(f"--{each}", default="")
     arguments = parser.parse_args()
-    assert isinstance(sys.stdout, io.TextIOWrapper)
-    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         table, api = clients(chat_of(arguments))
         if arguments.what == "people":

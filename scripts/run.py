@@ -1,7 +1,5 @@
 """`make run` and `make redeploy`: the chat on this machine, in the foreground."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select
@@ -109,7 +107,7 @@ def stop(number: int, frame: FrameType | None) -> None:
     raise Stopped
 
 
-def main() -> int:
+def main() -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
@@ -120,10 +118,8 @@ def main() -> int:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)
     except Failure as failure:
-        print(failure, file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(str(failure))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

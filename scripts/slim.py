@@ -5,8 +5,6 @@ Without that data, the package is a seventh as large. Its Python files are compi
 file system is read-only, so they would be compiled at every cold start.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
@@ -31,11 +29,9 @@ def extract_libraries(package: Path, directory: Path) -> None:
     Only the authorizer gets the library for tokens.
     """
     shared, with_tokens = (directory / name for name in PACKAGES)
-    with zipfile.ZipFile(package) as archive:
-        names = [name for name in archive.namelist() if is_needed(name) and not is_code(name)]
-        rewrite(archive, [name for name in names if not is_for_tokens(name)], [shared])
-        shutil.copyfile(shared, with_tokens)
-        rewrite(archive, [name for name in names if is_for_tokens(name)], [with_tokens])
+    rewrite(package, "libraries", [shared])
+    shutil.copyfile(shared, with_tokens)
+    rewrite(package, "for tokens", [with_tokens])
 
 
 def slim(out: Path, libraries: Path) -> None:
@@ -44,26 +40,24 @@ def slim(out: Path, libraries: Path) -> None:
     `libraries` is the directory of `extract_libraries`.
     """
     original = (out / PACKAGE).rename(out / "original.zip")
-    with zipfile.ZipFile(original) as archive:
-        names = [name for name in archive.namelist() if is_needed(name) and is_code(name)]
-        packages = [Path(shutil.copyfile(libraries / name, out / name)) for name in PACKAGES]
-        rewrite(archive, names, packages)
+    packages = [shutil.copyfile(libraries / name, out / name) for name in PACKAGES]
+    rewrite(original, "code", packages)
     original.unlink()
     template = json.loads((out / "sam.json").read_text())
     template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{AUTHORIZERS}"
     (out / "sam.json").write_text(json.dumps(template, indent=2))
 
 
-def rewrite(package: zipfile.ZipFile, names: Sequence[str], archives: Sequence[Path]) -> None:
-    """Adds files of a package to archives, with their compiled versions.
+def rewrite(package: Path, part: str, archives: Sequence[Path]) -> None:
+    """Adds one part of a package to archives, with the compiled versions of its files.
 
     The same files give the same bytes, so that unchanged code is not deployed again: they have no
     timestamps, and a new process compiles them, since the result depends on what a process has
     loaded.
     """
-    with tempfile.TemporaryDirectory() as directory:
+    with zipfile.ZipFile(package) as source, tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
-        package.extractall(files, names)
+        source.extractall(files, [name for name in source.namelist() if part_of(name) == part])
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
         # Isolated from the variables of the caller's shell. Broken files stay uncompiled.
@@ -87,18 +81,13 @@ def shorten(endpoints: Path) -> None:
     endpoints.write_text(json.dumps(content))
 
 
-def is_for_tokens(name: str) -> bool:
-    return name.lower().startswith(FOR_TOKENS)
-
-
-def is_code(name: str) -> bool:
-    return name.startswith(("app.py", "chalicelib/"))
-
-
-def is_needed(name: str) -> bool:
+def part_of(name: str) -> str:
+    """The part of the package that a file belongs to; "" if the file is left out."""
     package, *parts = name.split("/")
     if "__pycache__" in parts:  # from the packaging machine; `rewrite` makes new ones
-        return False
+        return ""
     if package in ("boto3", "botocore") and parts[0] == "data" and len(parts) > 2:
-        return parts[1] in SERVICES
-    return True
+        return "libraries" if parts[1] in SERVICES else ""
+    if name.startswith(("app.py", "chalicelib/")):
+        return "code"
+    return "for tokens" if name.lower().startswith(FOR_TOKENS) else "libraries"

@@ -3,18 +3,14 @@
 Its nicknames and rooms end in random digits, so it meets nobody on a chat that is in use.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Self
 
 import websocket
 
@@ -58,7 +54,7 @@ class Difference(Exception):
     """The chat did not do as it should."""
 
 
-class Client:
+class Client(AbstractContextManager["Client"]):
     """A connection to the chat, under a name for the output."""
 
     def __init__(self, url: str, name: str) -> None:
@@ -66,14 +62,14 @@ class Client:
         self._did = "connected"
         try:
             # Each frame counts by itself, as in wsdump.
-            self._socket = websocket.create_connection(url, timeout=PATIENCE, fire_cont_frame=True)
+            self.socket = websocket.create_connection(url, timeout=PATIENCE, fire_cont_frame=True)
         except (websocket.WebSocketException, OSError) as error:
             raise Difference(f"{name} could not connect to {url}: {refusal(error)}") from None
 
     def says(self, text: str) -> None:
         self._did = f"said {shown(text)}"
         try:
-            self._socket.send(text)
+            self.socket.send(text)
         except (websocket.WebSocketException, OSError) as error:
             raise Difference(f"{self.name} could not say {shown(text)}: {error}") from None
 
@@ -92,9 +88,9 @@ class Client:
 
     def next(self, patience: float | None = None) -> str | None:
         """The next text; None if none comes."""
-        self._socket.settimeout(PATIENCE if patience is None else patience)
+        self.socket.settimeout(PATIENCE if patience is None else patience)
         try:
-            opcode, data = self._socket.recv_data()
+            opcode, data = self.socket.recv_data()
         except websocket.WebSocketTimeoutException:
             return None
         except (websocket.WebSocketException, OSError) as error:
@@ -110,26 +106,16 @@ class Client:
         self.says(f"/join {room}")
         self.hears(f'Joined chat room "{room}"')
 
-    def fileno(self) -> int:
-        """For selectors."""
-        return int(self._socket.fileno())  # type: ignore[no-untyped-call]
-
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 class Smoke:
-    """The checks, in their order; each returns a summary of a success."""
+    """The checks; each returns a summary of a success."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.suffix = f"-{secrets.token_hex(4)}"
-
-    def checks(self) -> list[Callable[[], str]]:
-        return [self.transcript, self.odd_texts, self.burst, self.cleanup]
 
     def client(self, name: str) -> Client:
         return Client(self.url, self.own(name))
@@ -248,7 +234,8 @@ def shown(thing: object) -> str:
 def smoke(url: str, of_version: str | None = None) -> bool:
     """Prints a line for each check, up to the first that fails; returns whether all passed."""
     print(*filter(None, [url, of_version and f"version {of_version}"]), sep="\n", flush=True)
-    for check in Smoke(url).checks():
+    checks = Smoke(url)
+    for check in (checks.transcript, checks.odd_texts, checks.burst, checks.cleanup):
         started = time.monotonic()
         try:
             print(f"ok  {check():62}{time.monotonic() - started:5.1f} s", flush=True)
