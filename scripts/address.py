@@ -6,10 +6,10 @@ Several chats can run here, each on its own port; PORT in the environment choose
 import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -28,14 +28,32 @@ from emulator.emulator import (
 )
 
 
+class Output(io.FileIO):
+    """Standard output. Ends the program once nobody reads it, as in `make url | head -1`.
+
+    The default action for SIGPIPE would do so as well when a server closes a connection (Python's
+    documentation of `signal`, "Note on SIGPIPE").
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os._exit(1)
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command for a person, at any terminal: without a proxy to this machine, and without a
     traceback for a known error or for a character that is not the terminal's."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
-    for file, errors in ((sys.stdin, "replace"), (sys.stdout, "backslashreplace")):
-        if isinstance(file, io.TextIOWrapper):
-            file.reconfigure(errors=errors)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in `make url | head -1`
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(Output(1, "w", closefd=False)),
+        encoding=sys.stdout.encoding,
+        errors="backslashreplace",
+        line_buffering=sys.stdout.isatty(),
+    )
     try:
         sys.exit(main())
     except NoRegionError:

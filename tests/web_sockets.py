@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,11 @@ class WebSocket:
     def close(self) -> None:
         """Without a closing handshake, as when a network is gone."""
         self._connection.shutdown(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        """As when a server has crashed: what the client sends from now on cannot arrive."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connection.close()
 
     def _send(self, is_last: int, opcode: int, data: bytes) -> None:
         self._connection.sendall(ABNF(is_last, 0, 0, 0, opcode, 0, data).format())

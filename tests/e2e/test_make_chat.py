@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import eventually
+from tests.web_sockets import WebSocket, web_socket_server
 
 FIRST_SCREEN = "The first line that you type is your nickname.\nPress Ctrl+C to quit\n> "
 ENCODINGS = [
@@ -87,3 +89,29 @@ def test_what_comes_from_a_pipe_is_answered_before_it_ends(
         0,
     )
     jenny.hears("John joined room.", "John: Hi", "John left room.")
+
+
+def test_a_pipe_that_closes_is_no_error(empty_chat: str) -> None:
+    chat = f"{shlex.quote(sys.executable)} -m scripts.chat --url {empty_chat}"
+    ended = subprocess.run(
+        ["sh", "-c", f"printf 'John\\n/nick\\n/nick\\n' | {chat} | head -n 1"],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.stdout, ended.stderr) == ("Using nickname: John\n", "")
+
+
+def test_a_connection_that_breaks_is_told() -> None:
+    def serve(person: WebSocket) -> None:
+        person.receive()
+        person.reset()
+
+    with web_socket_server(serve) as url:
+        ended = subprocess.run(
+            [sys.executable, "-m", "scripts.chat", "--url", url],
+            input="John\nHi\n",
+            capture_output=True,
+            text=True,
+        )
+    assert "Disconnected by the server: the connection broke: " in ended.stdout
+    assert (ended.stderr, ended.returncode) == ("", 0)

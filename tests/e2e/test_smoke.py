@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -74,6 +76,19 @@ def test_where_nothing_is_it_fails_in_one_line(
     assert main() == 1
     _, line = capsys.readouterr().out.splitlines()
     assert line.startswith("FAILED  John-")
+
+
+def test_a_connection_that_breaks_is_a_difference() -> None:
+    def serve(person: WebSocket) -> None:
+        person.receive()
+        person.reset()
+
+    with web_socket_server(serve) as url:
+        ended = subprocess.run(
+            [sys.executable, "-m", "scripts.smoke", "--url", url], capture_output=True, text=True
+        )
+    assert ended.returncode == 1
+    assert re.search(r"^FAILED  John-\w+ said .*, and lost the connection: ", ended.stdout, re.M)
 
 
 class SmallAccount:
