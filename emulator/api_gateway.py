@@ -62,11 +62,9 @@ class Counted(ws_stream.WebsocketBuffer):
     API Gateway does not wait for the end of such a message. Compressed frames count in full.
     """
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._frames = [0]  # bytes of each
-
     def extend(self, event: Any) -> None:
+        if self.value is None:  # a new message
+            self._frames = [0]  # bytes of each
         data = event.data.encode() if isinstance(event.data, str) else event.data
         self._frames[-1] += len(data)
         if event.frame_finished:
@@ -77,10 +75,6 @@ class Counted(ws_stream.WebsocketBuffer):
         too_long = max(self._frames) > FRAME or sum(self._frames) > MESSAGE
         code = 1003 if isinstance(self.value, BytesIO) else 1009 if too_long else None
         return {**super().to_message(), "refused": code}
-
-    def clear(self) -> None:
-        super().clear()
-        self._frames = [0]
 
 
 async def converse(
