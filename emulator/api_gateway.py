@@ -9,7 +9,6 @@ import asyncio
 import json
 import threading
 from concurrent.futures import wait
-from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -17,7 +16,7 @@ from typing import Any
 
 from hypercorn.protocol import ws_stream
 from ministack.core import iam_evaluator
-from ministack.core.responses import get_region, new_uuid
+from ministack.core.responses import get_region
 from ministack.services import apigateway, apigateway_v1, lambda_svc
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
@@ -33,7 +32,10 @@ GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator w
 
 ending = threading.Event()
 conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
-status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403)
+
+
+class HandshakeRefused(Exception):
+    """Has the status, and the ids of the connection and of the request."""
 
 
 def apply() -> None:
@@ -89,19 +91,6 @@ async def converse(
         await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
         return
 
-    accepted = False
-
-    async def send_or_refuse(message: dict[str, Any]) -> None:
-        nonlocal accepted
-        accepted = accepted or message["type"] != "websocket.close"
-        if accepted:
-            await send(message)
-        else:
-            status = status_of_connect.get()
-            await apigateway._refuse_ws_handshake(
-                scope, send, status, reason(status), "", new_uuid()
-            )
-
     async def receive_or_close() -> Any:
         message = await receive()
         if ending.is_set():  # functions are being killed, and cannot be told that somebody left
@@ -114,7 +103,10 @@ async def converse(
 
     conversations[send] = asyncio.get_running_loop()
     try:
-        await original(scope, receive_or_close, send_or_refuse, *arguments, **options)
+        await original(scope, receive_or_close, send, *arguments, **options)
+    except HandshakeRefused as refused:
+        status, *ids = refused.args
+        await apigateway._refuse_ws_handshake(scope, send, status, reason(status), *ids)
     finally:
         del conversations[send]
 
@@ -163,7 +155,8 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
         answer = await original(*call, **options) or {}
         status = answer.get("statusCode", 200)
         status = 502 if status == 500 else status  # MiniStack's for a function that failed
-    status_of_connect.set(status)
+    if kind == "CONNECT" and not 200 <= status < 300:
+        raise HandshakeRefused(status, connection, request)
     if status < 429:
         return {"statusCode": status}
     body = {"message": reason(status), "connectionId": connection, "requestId": request}
