@@ -88,7 +88,7 @@ async def converse(
     """
     (host,), path = values(scope, b"host"), scope["raw_path"].decode()
     if len(f"ws://{host}{path}?{scope['query_string'].decode()}") > ADDRESS:
-        await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
+        await refuse(scope, send, f"The limit is {ADDRESS} characters.", 414)
         return
 
     async def receive_or_close() -> Any:

@@ -50,7 +50,7 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif refusal := self._refusal(scope):
-            await refuse(scope, receive, send, refusal)
+            await refuse(scope, send, refusal)
         elif scope["type"] == "websocket":
             await self._app(scope, receive, without_cors(send))
         elif not is_open(scope) and (failure := signature_failure(scope, None)):
@@ -76,7 +76,7 @@ class Gate:
             left -= len(messages[-1].get("body", b""))
             is_too_large = left < 0
         if is_too_large:
-            await answer(scope, send, "The request is too large for this emulator.", 413)
+            await refuse(scope, send, "The request is too large for this emulator.", 413)
             return
         body = b"".join(each.get("body", b"") for each in messages)
         if not is_open(scope) and (failure := signature_failure(scope, body)):
@@ -148,14 +148,7 @@ def without_cors(send: Send) -> Send:
     return send_without_cors
 
 
-async def refuse(
-    scope: Scope, receive: Receive, send: Send, reason: str, status: int = 403
-) -> None:
-    await receive()
-    await answer(scope, send, reason, status)
-
-
-async def answer(scope: Scope, send: Send, reason: str, status: int) -> None:
+async def refuse(scope: Scope, send: Send, reason: str, status: int = 403) -> None:
     """Answers with a sentence, to an HTTP request or to a WebSocket's handshake."""
     kind = {"http": "http.response", "websocket": "websocket.http.response"}[scope["type"]]
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
