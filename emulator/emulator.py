@@ -310,15 +310,13 @@ class Emulator:
                 f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts "
                 "another."
             )
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError as error:
-                raise Failure(
-                    f"Port {self.port} cannot be used ({error.strerror}); choose another, as in "
-                    f"{elsewhere(self.port)}."
-                ) from None
+        try:
+            socket.create_server((HOST, self.port)).close()
+        except OSError as error:
+            raise Failure(
+                f"Port {self.port} cannot be used ({os.strerror(error.errno or 0)}); choose "
+                f"another, as in {elsewhere(self.port)}."
+            ) from None
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
