@@ -131,7 +131,6 @@ class Emulator:
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
         self._is_ready = False
-        self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Self:
         """Locks the directory and starts MiniStack; `wait_until_ready` waits for it.
@@ -242,23 +241,10 @@ class Emulator:
         """Creates the stack, or upgrades it; `parameters` are of the form `Name=value`."""
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
-        while int(time.time()) <= self._deployed_at:
-            time.sleep(0.05)  # the AWS CLI names a change set after the current second
-        try:
-            self.run(
-                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
-                *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
-                *("--no-fail-on-empty-changeset", *overrides),
-            )
-        finally:
-            self._deployed_at = int(time.time())
-
-    def delete(self, stack: str = STACK) -> None:
-        """Deletes a stack, and returns once nothing of it is left."""
-        cloudformation = self.client("cloudformation")
-        cloudformation.delete_stack(StackName=stack)
-        cloudformation.get_waiter("stack_delete_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+        self.run(
+            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+            *("--no-fail-on-empty-changeset", *overrides),
         )
 
     def url(self, stack: str = STACK) -> str:
