@@ -126,6 +126,7 @@ class Emulator:
         self.port = port
         self.directory = directory or directory_of(port)
         self.log = self.directory / "emulator.log"
+        self._temporary = self.directory / "tmp"
         self.exports = self.directory / "environment"
         self._say = say
         self._functions_output = functions_output
@@ -216,7 +217,6 @@ class Emulator:
 
         Waits until no other process deploys.
         """
-        self._make_directory()
         with locked(self.directory):
             self.deploy_template(self.package(project), stack=stack, parameters=parameters)
         return self.url(stack)
@@ -268,7 +268,7 @@ class Emulator:
         done = subprocess.run(
             [BIN / command[0], *command[1:]],
             cwd=cwd,
-            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": self._make_directory()},
+            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": str(self._temporary)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -277,13 +277,6 @@ class Emulator:
         if done.returncode != 0:
             print(f"{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
             raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
-
-    def _make_directory(self) -> str:
-        """Makes the directory if it is missing, and returns the one in it for temporary files."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.directory / "tmp"
-        temporary.mkdir(exist_ok=True)
-        return str(temporary)
 
     def _require_place(self) -> None:
         """Raises a Failure if the emulator is not installed, or the port is taken."""
@@ -306,7 +299,8 @@ class Emulator:
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        temporary = self._make_directory()
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        self._temporary.mkdir(exist_ok=True)
         self._write_exports()
         settings = {  # the functions inherit them
             "GATEWAY_PORT": str(self.port),
@@ -315,8 +309,8 @@ class Emulator:
             "SERVICES": SERVICES,
             "IOT_MTLS_ENABLED": "0",
             "LOG_LEVEL": "WARNING",
-            "TMPDIR": temporary,
-            "STATE_DIR": f"{temporary}/state",
+            "TMPDIR": str(self._temporary),
+            "STATE_DIR": str(self._temporary / "state"),
         }
         with self.log.open("w") as log_file:
             return subprocess.Popen(
