@@ -170,19 +170,17 @@ def reason(status: int) -> str:
 def may_pass(api: str, stage: str, route: str) -> bool:
     """Whether a stage's limits for a route let one more request through."""
     settings = apigateway._stages[api][stage].get("routeSettings", {}).get(route, {})
-    limits = {"rateLimit": "ThrottlingRateLimit", "burstLimit": "ThrottlingBurstLimit"}
-    return bool(
-        apigateway_v1._take_token(
-            (api, stage, route), {name: settings.get(limits[name]) for name in limits}
-        )
-    )
+    limits = {
+        "rateLimit": settings.get("ThrottlingRateLimit"),
+        "burstLimit": settings.get("ThrottlingBurstLimit"),
+    }
+    return bool(apigateway_v1._take_token((api, stage, route), limits))
 
 
 async def authorize(original: Any, authorizer: Any, event: Any, *owner: str) -> Any:
     api = event["methodArn"].split("/")[0]
-    if not may_invoke(
-        authorizer["authorizerUri"], f"{api}/authorizers/{authorizer['authorizerId']}"
-    ):
+    source = f"{api}/authorizers/{authorizer['authorizerId']}"
+    if not may_invoke(authorizer["authorizerUri"], source):
         return None  # as if it had failed
     return await original(authorizer, event, *owner)
 

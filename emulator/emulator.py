@@ -207,7 +207,7 @@ class Emulator:
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this object started has ended by itself."""
-        if self._server is None or self._server.poll() is not None:
+        if self._server is not None and self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
 
     def deploy(
@@ -263,8 +263,7 @@ class Emulator:
         The program joins the process group of the emulator that this object started, and so ends
         with it.
         """
-        if self._server is not None:
-            self.require_alive()
+        self.require_alive()
         done = subprocess.run(
             [BIN / command[0], *command[1:]],
             cwd=cwd,
