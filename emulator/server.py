@@ -19,7 +19,7 @@ from ministack import app
 from ministack.core import iam_evaluator
 
 from emulator import api_gateway, cloudformation, functions, resources
-from emulator.gate import Gate
+from emulator.gate import Gate, without_cors
 from emulator.processes import clear_up
 
 
@@ -27,6 +27,7 @@ def patch(output: TextIO) -> None:
     """Applies all patches; the functions' logs are printed to `output`."""
     # It answered pages of any origin, under any host name, and many requests without a signature.
     app.app = Gate(app.app, int(app._resolve_port()))
+    app._asgi_header_list = partial(without_cors, app._asgi_header_list)
 
     # It took "test", an empty key and every account's number for the owner's key, and checked no
     # signature made with one of these.
