@@ -183,11 +183,9 @@ class Emulator:
 
     def is_deploying(self) -> bool:
         """Whether a process is deploying onto this emulator."""
-        try:
-            with locked(self.directory, patience=0):
-                return False
-        except BlockingIOError:
-            return True
+        with suppress(BlockingIOError), locked(self.directory, patience=0):
+            return False
+        return True
 
     def is_running(self) -> bool:
         """Whether the program that answers on the port is a MiniStack, and was started here."""

@@ -48,11 +48,9 @@ class Gate:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif refusal := self._refusal(scope):
+        if scope["type"] != "lifespan" and (refusal := self._refusal(scope)):
             await refuse(scope, send, refusal)
-        elif scope["type"] == "websocket":
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
         elif not is_open(scope) and (failure := signature_failure(scope, None)):
             await ministack._send_response(send, *failure)
