@@ -9,7 +9,6 @@ import asyncio
 import json
 import threading
 from concurrent.futures import wait
-from contextvars import ContextVar
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -17,7 +16,7 @@ from typing import Any
 
 from hypercorn.protocol import ws_stream
 from ministack.core import iam_evaluator
-from ministack.core.responses import get_region, new_uuid
+from ministack.core.responses import get_region
 from ministack.services import apigateway, apigateway_v1, lambda_svc
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
@@ -33,7 +32,10 @@ GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator w
 
 ending = threading.Event()
 conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that sends to the client
-status_of_connect: ContextVar[int] = ContextVar("status_of_connect", default=403)
+
+
+class HandshakeRefused(Exception):
+    """Has the status, and the ids of the connection and of the request."""
 
 
 def apply() -> None:
@@ -62,11 +64,9 @@ class Counted(ws_stream.WebsocketBuffer):
     API Gateway does not wait for the end of such a message. Compressed frames count in full.
     """
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self._frames = [0]  # bytes of each
-
     def extend(self, event: Any) -> None:
+        if self.value is None:  # a new message
+            self._frames = [0]  # bytes of each
         data = event.data.encode() if isinstance(event.data, str) else event.data
         self._frames[-1] += len(data)
         if event.frame_finished:
@@ -78,10 +78,6 @@ class Counted(ws_stream.WebsocketBuffer):
         code = 1003 if isinstance(self.value, BytesIO) else 1009 if too_long else None
         return {**super().to_message(), "refused": code}
 
-    def clear(self) -> None:
-        super().clear()
-        self._frames = [0]
-
 
 async def converse(
     original: Any, scope: Any, receive: Any, send: Any, *arguments: Any, **options: Any
@@ -92,21 +88,8 @@ async def converse(
     """
     (host,), path = values(scope, b"host"), scope["raw_path"].decode()
     if len(f"ws://{host}{path}?{scope['query_string'].decode()}") > ADDRESS:
-        await refuse(scope, receive, send, f"The limit is {ADDRESS} characters.", 414)
+        await refuse(scope, send, f"The limit is {ADDRESS} characters.", 414)
         return
-
-    accepted = False
-
-    async def send_or_refuse(message: dict[str, Any]) -> None:
-        nonlocal accepted
-        accepted = accepted or message["type"] != "websocket.close"
-        if accepted:
-            await send(message)
-        else:
-            status = status_of_connect.get()
-            await apigateway._refuse_ws_handshake(
-                scope, send, status, reason(status), "", new_uuid()
-            )
 
     async def receive_or_close() -> Any:
         message = await receive()
@@ -120,7 +103,10 @@ async def converse(
 
     conversations[send] = asyncio.get_running_loop()
     try:
-        await original(scope, receive_or_close, send_or_refuse, *arguments, **options)
+        await original(scope, receive_or_close, send, *arguments, **options)
+    except HandshakeRefused as refused:
+        status, *ids = refused.args
+        await apigateway._refuse_ws_handshake(scope, send, status, reason(status), *ids)
     finally:
         del conversations[send]
 
@@ -169,7 +155,8 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
         answer = await original(*call, **options) or {}
         status = answer.get("statusCode", 200)
         status = 502 if status == 500 else status  # MiniStack's for a function that failed
-    status_of_connect.set(status)
+    if kind == "CONNECT" and not 200 <= status < 300:
+        raise HandshakeRefused(status, connection, request)
     if status < 429:
         return {"statusCode": status}
     body = {"message": reason(status), "connectionId": connection, "requestId": request}
@@ -183,19 +170,17 @@ def reason(status: int) -> str:
 def may_pass(api: str, stage: str, route: str) -> bool:
     """Whether a stage's limits for a route let one more request through."""
     settings = apigateway._stages[api][stage].get("routeSettings", {}).get(route, {})
-    limits = {"rateLimit": "ThrottlingRateLimit", "burstLimit": "ThrottlingBurstLimit"}
-    return bool(
-        apigateway_v1._take_token(
-            (api, stage, route), {name: settings.get(limits[name]) for name in limits}
-        )
-    )
+    limits = {
+        "rateLimit": settings.get("ThrottlingRateLimit"),
+        "burstLimit": settings.get("ThrottlingBurstLimit"),
+    }
+    return bool(apigateway_v1._take_token((api, stage, route), limits))
 
 
 async def authorize(original: Any, authorizer: Any, event: Any, *owner: str) -> Any:
     api = event["methodArn"].split("/")[0]
-    if not may_invoke(
-        authorizer["authorizerUri"], f"{api}/authorizers/{authorizer['authorizerId']}"
-    ):
+    source = f"{api}/authorizers/{authorizer['authorizerId']}"
+    if not may_invoke(authorizer["authorizerUri"], source):
         return None  # as if it had failed
     return await original(authorizer, event, *owner)
 

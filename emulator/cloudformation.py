@@ -85,14 +85,12 @@ def check_template(
     original(template, conditions, params=params)
     if "Transform" in template:  # ValidateTemplate does not apply it
         return
-    named = PSEUDO_PARAMETERS | set(template.get("Parameters") or {}) | set(resources)
-    refuse_unresolved(resources, outputs, named)
+    values = PSEUDO_PARAMETERS | set(template.get("Parameters") or {})
+    refuse_unresolved(resources, outputs, values | resources.keys())
     if params is None:
         return
     there = present(resources, conditions)
-    refuse_unresolved(
-        there, present(outputs, conditions), named - (resources.keys() - there.keys())
-    )
+    refuse_unresolved(there, present(outputs, conditions), values | there.keys())
     try:
         TopologicalSorter(
             {name: references(each) & there.keys() for name, each in there.items()}

@@ -126,12 +126,12 @@ class Emulator:
         self.port = port
         self.directory = directory or directory_of(port)
         self.log = self.directory / "emulator.log"
+        self._temporary = self.directory / "tmp"
         self.exports = self.directory / "environment"
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
         self._is_ready = False
-        self._deployed_at = 0  # Unix time, in whole seconds
 
     def __enter__(self) -> Self:
         """Locks the directory and starts MiniStack; `wait_until_ready` waits for it.
@@ -183,11 +183,9 @@ class Emulator:
 
     def is_deploying(self) -> bool:
         """Whether a process is deploying onto this emulator."""
-        try:
-            with locked(self.directory, patience=0):
-                return False
-        except BlockingIOError:
-            return True
+        with suppress(BlockingIOError), locked(self.directory, patience=0):
+            return False
+        return True
 
     def is_running(self) -> bool:
         """Whether the program that answers on the port is a MiniStack, and was started here."""
@@ -207,7 +205,7 @@ class Emulator:
 
     def require_alive(self) -> None:
         """Raises a Failure if the emulator that this object started has ended by itself."""
-        if self._server is None or self._server.poll() is not None:
+        if self._server is not None and self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
 
     def deploy(
@@ -217,7 +215,6 @@ class Emulator:
 
         Waits until no other process deploys.
         """
-        self._make_directory()
         with locked(self.directory):
             self.deploy_template(self.package(project), stack=stack, parameters=parameters)
         return self.url(stack)
@@ -242,23 +239,10 @@ class Emulator:
         """Creates the stack, or upgrades it; `parameters` are of the form `Name=value`."""
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
-        while int(time.time()) <= self._deployed_at:
-            time.sleep(0.05)  # the AWS CLI names a change set after the current second
-        try:
-            self.run(
-                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
-                *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
-                *("--no-fail-on-empty-changeset", *overrides),
-            )
-        finally:
-            self._deployed_at = int(time.time())
-
-    def delete(self, stack: str = STACK) -> None:
-        """Deletes a stack, and returns once nothing of it is left."""
-        cloudformation = self.client("cloudformation")
-        cloudformation.delete_stack(StackName=stack)
-        cloudformation.get_waiter("stack_delete_complete").wait(
-            StackName=stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+        self.run(
+            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+            *("--no-fail-on-empty-changeset", *overrides),
         )
 
     def url(self, stack: str = STACK) -> str:
@@ -277,12 +261,11 @@ class Emulator:
         The program joins the process group of the emulator that this object started, and so ends
         with it.
         """
-        if self._server is not None:
-            self.require_alive()
+        self.require_alive()
         done = subprocess.run(
             [BIN / command[0], *command[1:]],
             cwd=cwd,
-            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": self._make_directory()},
+            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": str(self._temporary)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -291,13 +274,6 @@ class Emulator:
         if done.returncode != 0:
             print(f"{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
             raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
-
-    def _make_directory(self) -> str:
-        """Makes the directory if it is missing, and returns the one in it for temporary files."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.directory / "tmp"
-        temporary.mkdir(exist_ok=True)
-        return str(temporary)
 
     def _require_place(self) -> None:
         """Raises a Failure if the emulator is not installed, or the port is taken."""
@@ -310,19 +286,18 @@ class Emulator:
                 f"`make redeploy{port}` deploys a change, and {elsewhere(self.port)} starts "
                 "another."
             )
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except OSError as error:
-                raise Failure(
-                    f"Port {self.port} cannot be used ({error.strerror}); choose another, as in "
-                    f"{elsewhere(self.port)}."
-                ) from None
+        try:
+            socket.create_server((HOST, self.port)).close()
+        except OSError as error:
+            raise Failure(
+                f"Port {self.port} cannot be used ({os.strerror(error.errno or 0)}); choose "
+                f"another, as in {elsewhere(self.port)}."
+            ) from None
 
     def _start(self, lock: int) -> subprocess.Popen[bytes]:
         self._say(f"Starting the AWS emulator on {HOST}:{self.port}")
-        temporary = self._make_directory()
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        self._temporary.mkdir(exist_ok=True)
         self._write_exports()
         settings = {  # the functions inherit them
             "GATEWAY_PORT": str(self.port),
@@ -331,8 +306,8 @@ class Emulator:
             "SERVICES": SERVICES,
             "IOT_MTLS_ENABLED": "0",
             "LOG_LEVEL": "WARNING",
-            "TMPDIR": temporary,
-            "STATE_DIR": f"{temporary}/state",
+            "TMPDIR": str(self._temporary),
+            "STATE_DIR": str(self._temporary / "state"),
         }
         with self.log.open("w") as log_file:
             return subprocess.Popen(

@@ -8,13 +8,14 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 
 END_OF_LOG = "\0end of log\0"
 ENDPOINT = "AWS_ENDPOINT_URL_APIGATEWAYMANAGEMENTAPI"
 COGNITO = re.compile(r"cognito-idp\.[\w-]+\.amazonaws\.com")
-API_GATEWAY = re.compile(r"https://(\w+)\.execute-api\.[^/]+/(\w+)/?")
+API_GATEWAY = re.compile(r"^https://(\w+)\.execute-api\.[^/]+/(\w+)(/$)?")
 
 
 def hide_other_libraries() -> None:
@@ -28,8 +29,7 @@ def hide_other_libraries() -> None:
 def on_this_machine(url: str) -> str:
     """The emulator's address for an address of API Gateway; any other unchanged."""
     emulator = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
-    api = API_GATEWAY.fullmatch(url)
-    return f"{emulator}/_aws/execute-api/{api[1]}/{api[2]}" if api else url
+    return API_GATEWAY.sub(rf"{emulator}/_aws/execute-api/\1/\2", url)
 
 
 def redirect_posts() -> None:
@@ -37,20 +37,16 @@ def redirect_posts() -> None:
 
     The variable is not enough: Chalice gives boto3 an address, which takes precedence.
     """
+
+    def redirect(params: dict[str, Any], **_: object) -> None:
+        params["url"] = on_this_machine(params["url"])
+
     if ENDPOINT in os.environ:
         os.environ[ENDPOINT] = on_this_machine(os.environ[ENDPOINT])
-    try:
-        from botocore.session import Session
-    except ImportError:
-        return
-    create_client = Session.create_client
+    with suppress(ImportError):
+        from botocore.handlers import BUILTIN_HANDLERS
 
-    def redirected(session: Any, *arguments: Any, **options: Any) -> Any:
-        if options.get("endpoint_url"):
-            options["endpoint_url"] = on_this_machine(options["endpoint_url"])
-        return create_client(session, *arguments, **options)
-
-    Session.create_client = redirected
+        BUILTIN_HANDLERS.append(("before-call.apigatewaymanagementapi", redirect))
 
 
 def redirect_issuers() -> None:

@@ -121,14 +121,11 @@ def log_and_print(
 def worker_script() -> str:
     """MiniStack's script for a function's process, extended by `function_process.py`."""
     script: str = lambda_runtime._PYTHON_WORKER_SCRIPT
+    extension = Path(function_process.__file__).read_text()
     for old, new in (
         ("handler_fn(event, context)", "logged(handler_fn, event, context)"),
-        (
-            "    _ms_install_invoke_depth()\n",
-            "    hide_other_libraries()\n    _ms_install_invoke_depth()\n"
-            "    redirect_posts()\n    redirect_issuers()\n",
-        ),
-        ("\nrun()\n", f"\n{Path(function_process.__file__).read_text()}\nrun()\n"),
+        ("    _ms_install_invoke_depth()", "    _ms_install_invoke_depth(); redirect_posts()"),
+        ("\nrun()\n", f"\n{extension}\nhide_other_libraries()\nredirect_issuers()\nrun()\n"),
     ):
         assert script.count(old) == 1, old
         script = script.replace(old, new)

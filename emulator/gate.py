@@ -25,6 +25,7 @@ OPEN_BYTES = 10 * 2**20  # in a body that needs no signature; API Gateway's own 
 SIGNED_BYTES = 80 * 2**20  # in any other; Lambda takes packages of 50 MB, here in base64
 NEEDS_BODY = ("SignatureDoesNotMatch", "XAmzContentSHA256Mismatch")
 
+Headers = dict[str, Any]
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -47,16 +48,14 @@ class Gate:
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] != "lifespan" and (refusal := self._refusal(scope)):
+            await refuse(scope, send, refusal)
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif refusal := self._refusal(scope):
-            await refuse(scope, receive, send, refusal)
-        elif scope["type"] == "websocket":
-            await self._app(scope, receive, without_cors(send))
         elif not is_open(scope) and (failure := signature_failure(scope, None)):
             await ministack._send_response(send, *failure)
         else:
-            await self._pass(scope, receive, without_cors(send))
+            await self._pass(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> str | None:
         """The reason to refuse a request; None if a program here or an own page may send it."""
@@ -76,7 +75,7 @@ class Gate:
             left -= len(messages[-1].get("body", b""))
             is_too_large = left < 0
         if is_too_large:
-            await answer(scope, send, "The request is too large for this emulator.", 413)
+            await refuse(scope, send, "The request is too large for this emulator.", 413)
             return
         body = b"".join(each.get("body", b"") for each in messages)
         if not is_open(scope) and (failure := signature_failure(scope, body)):
@@ -132,30 +131,13 @@ def signature_failure(scope: Scope, body: bytes | None) -> tuple[int, dict[str, 
     return ministack._credential_failure(service, "", str(uuid.uuid4()), failure, headers)
 
 
-def without_cors(send: Send) -> Send:
+def without_cors(original: Callable[[Headers], Any], headers: Headers) -> Any:
     """Drops the headers by which MiniStack lets every origin read its answers."""
-
-    async def send_without_cors(message: dict[str, Any]) -> None:
-        if "headers" in message:
-            kept = [
-                header
-                for header in message["headers"]
-                if not header[0].lower().startswith(b"access-control-")
-            ]
-            message = message | {"headers": kept}
-        await send(message)
-
-    return send_without_cors
+    prefix = "access-control-"
+    return original({key: headers[key] for key in headers if not key.lower().startswith(prefix)})
 
 
-async def refuse(
-    scope: Scope, receive: Receive, send: Send, reason: str, status: int = 403
-) -> None:
-    await receive()
-    await answer(scope, send, reason, status)
-
-
-async def answer(scope: Scope, send: Send, reason: str, status: int) -> None:
+async def refuse(scope: Scope, send: Send, reason: str, status: int = 403) -> None:
     """Answers with a sentence, to an HTTP request or to a WebSocket's handshake."""
     kind = {"http": "http.response", "websocket": "websocket.http.response"}[scope["type"]]
     headers = [(b"content-type", b"text/plain; charset=utf-8")]

@@ -1,18 +1,57 @@
-"""Runs MiniStack, patched by `patches.py`, until its parent, `emulator.py`, ends.
+"""Runs MiniStack 1.5.33 with all patches until its parent, `emulator.py`, ends.
 
-Its arguments are the directory of its files, so that `ps` tells one emulator from another, and the
+The patches here are for its credentials and user pools. All patches change MiniStack's internals;
+the exact version in requirements/emulator.txt makes this safe.
+
+The arguments are the directory of its files, so that `ps` tells one emulator from another, and the
 descriptor that holds the lock.
 """
 
+import json
 import os
 import signal
 import sys
 import threading
+from functools import partial
+from typing import Any, TextIO
 
 from ministack import app
+from ministack.core import iam_evaluator
 
-from emulator import api_gateway, patches
+from emulator import api_gateway, cloudformation, functions, resources
+from emulator.gate import Gate, without_cors
 from emulator.processes import clear_up
+
+
+def patch(output: TextIO) -> None:
+    """Applies all patches; the functions' logs are printed to `output`."""
+    # It answered pages of any origin, under any host name, and many requests without a signature.
+    app.app = Gate(app.app, int(app._resolve_port()))
+    app._asgi_header_list = partial(without_cors, app._asgi_header_list)
+
+    # It took "test", an empty key and every account's number for the owner's key, and checked no
+    # signature made with one of these.
+    iam_evaluator.is_root_access_key = lambda key: key == os.environ["AWS_ACCESS_KEY_ID"]
+    iam_evaluator._is_root_key = lambda key: False
+
+    # It gave the keys of user pools another address than AWS does ("Verifying JSON web tokens").
+    app._handle_cognito_get_request = partial(discover, app._handle_cognito_get_request)
+
+    functions.apply(output)
+    cloudformation.apply()
+    resources.apply()
+    api_gateway.apply()
+
+
+async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
+    """The answer of Cognito; a pool's discovery document has the address of its keys on AWS."""
+    answer = await original(method, path, *arguments)
+    if answer is None or not path.endswith("/openid-configuration"):
+        return answer
+    status, headers, body = answer
+    document = json.loads(body)
+    document["jwks_uri"] = f"{document['issuer']}/.well-known/jwks.json"
+    return status, headers, json.dumps(document).encode()
 
 
 def end_with_parent(directory: str, lock: str) -> None:
@@ -34,7 +73,7 @@ if __name__ == "__main__":
     functions_output = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
     os.dup2(2, 1)
     threading.Thread(target=end_with_parent, args=sys.argv[1:], daemon=True).start()
-    patches.apply(functions_output)
+    patch(functions_output)
     os.environ["MINISTACK_EDITION"] = str(os.getpid())  # `emulator.py` reads it in the health check
     sys.argv = ["ministack"]
     app.main()

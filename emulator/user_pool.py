@@ -20,15 +20,18 @@ class UserPool:
     """
 
     def __init__(self, emulator: Emulator, people: Sequence[str]) -> None:
-        self._cognito = emulator.client("cognito-idp")
-        self.id = self._cognito.create_user_pool(PoolName="chat")["UserPool"]["Id"]
-        self.client = self.new_client()
+        self.cognito = emulator.client("cognito-idp")
+        self.id = self.cognito.create_user_pool(PoolName="chat")["UserPool"]["Id"]
+        made = self.cognito.create_user_pool_client(
+            UserPoolId=self.id, ClientName="chat", ExplicitAuthFlows=FLOWS
+        )
+        self.client = made["UserPoolClient"]["ClientId"]
         self.password = f"Aa1-{secrets.token_hex(6)}"  # everybody's
         (emulator.directory / self.id).write_text(self.password)
         for name in people:
             person = {"UserPoolId": self.id, "Username": name}
-            self._cognito.admin_create_user(**person, MessageAction="SUPPRESS")
-            self._cognito.admin_set_user_password(**person, Password=self.password, Permanent=True)
+            self.cognito.admin_create_user(**person, MessageAction="SUPPRESS")
+            self.cognito.admin_set_user_password(**person, Password=self.password, Permanent=True)
 
     @property
     def parameters(self) -> list[str]:
@@ -40,15 +43,9 @@ class UserPool:
             f"SignInClient={self.client}",
         ]
 
-    def new_client(self) -> str:
-        made = self._cognito.create_user_pool_client(
-            UserPoolId=self.id, ClientName="chat", ExplicitAuthFlows=FLOWS
-        )
-        return str(made["UserPoolClient"]["ClientId"])
-
     def allow_page(self, address: str) -> None:
         """Lets the page at this address sign people in."""
-        self._cognito.update_user_pool_client(
+        self.cognito.update_user_pool_client(
             UserPoolId=self.id,
             ClientId=self.client,
             ExplicitAuthFlows=FLOWS,
@@ -58,11 +55,6 @@ class UserPool:
             AllowedOAuthScopes=["openid", "profile"],
             AllowedOAuthFlowsUserPoolClient=True,
         )
-
-    def token(self, name: str, *, kind: str = "IdToken", client: str | None = None) -> str:
-        """A token such as a page gets when somebody signs in."""
-        client = client or self.client
-        return sign_in(self._cognito, self.id, client, name, self.password)[kind]
 
 
 def token_for(emulator: Emulator, stack: str, name: str) -> str:

@@ -9,7 +9,7 @@ import inspect
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from tests.e2e.tabs import OpenTab, Tab, chromium, tabs
 class Cloud:
     """The emulator, and the output of its functions."""
 
-    emulator: Emulator
+    emulator: Quick
     functions_output: Path
 
     def page_url(self, stack: str = STACK) -> str:
@@ -65,6 +65,8 @@ class Cloud:
 class Quick(Emulator):
     """Runs the AWS CLI in this process, to import it only once."""
 
+    _deployed_at = 0  # Unix time, in whole seconds
+
     def run(self, *command: str, cwd: Path = ROOT) -> None:
         if command[0] != "aws":
             super().run(*command, cwd=cwd)
@@ -75,6 +77,28 @@ class Quick(Emulator):
             status = create_clidriver().main(command[1:])
         if status != 0:
             raise Failure(f"`{' '.join(command)}` failed, see above.")
+
+    def deploy_template(
+        self, template: Path, *, stack: str = STACK, parameters: Sequence[str] = ()
+    ) -> None:
+        while int(time.time()) <= self._deployed_at:
+            time.sleep(0.05)  # the AWS CLI names a change set after the current second
+        try:
+            super().deploy_template(template, stack=stack, parameters=parameters)
+        finally:
+            self._deployed_at = int(time.time())
+
+    def delete(self, stack: str = STACK) -> None:
+        delete(self, stack)
+
+
+def delete(emulator: Emulator, stack: str = STACK) -> None:
+    """Deletes a stack, and returns once nothing of it is left."""
+    cloudformation = emulator.client("cloudformation")
+    cloudformation.delete_stack(StackName=stack)
+    cloudformation.get_waiter("stack_delete_complete").wait(
+        StackName=stack, WaiterConfig={"Delay": 0.1, "MaxAttempts": 600}
+    )
 
 
 CLOUDS: list[Cloud] = []  # running

@@ -27,10 +27,10 @@ def handler(event, context):
 
 INVOKE = """
 import json, pathlib, queue, sys, time
-from emulator import patches
+from emulator import server
 from ministack.core import lambda_runtime
 
-patches.apply(sys.stdout)
+server.patch(sys.stdout)
 put = queue.Queue.put
 queue.Queue.put = lambda *arguments: (time.sleep(0.1), put(*arguments))  # a slow reader
 arn = "arn:aws:lambda:us-east-1:000000000000:function:f"

@@ -262,10 +262,10 @@ def test_bodies_are_bounded(cloud: Cloud, page: str) -> None:
 
 SEND_CHUNKS = """
 import asyncio, sys
-from emulator import gate, patches
+from emulator import gate, server
 
 path, authorization, now = sys.argv[1:]
-patches.apply(sys.stdout)
+server.patch(sys.stdout)
 gate.OPEN_BYTES, gate.SIGNED_BYTES = 100, 1000
 headers = [(b"host", b"localhost:1"), (b"authorization", authorization.encode())]
 headers += [(b"x-amz-date", now.encode())]

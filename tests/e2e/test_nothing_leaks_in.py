@@ -18,7 +18,7 @@ import scripts.smoke
 from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator
 from emulator.processes import locked
 from scripts.run import how_to_use
-from tests.e2e.conftest import eventually, free_port
+from tests.e2e.conftest import delete, eventually, free_port
 from tests.e2e.test_make_run import script
 from tests.e2e.test_stack import copy_project
 
@@ -203,7 +203,7 @@ def test_without_a_region_a_stack_is_on_the_emulator_that_runs_here(emulator: Em
 
 
 def test_a_chat_that_was_deleted_is_not_about_to_come(emulator: Emulator) -> None:
-    emulator.delete()
+    delete(emulator)
     for command in ("chat", "address", "smoke", "load"):
         assert ran(command).stderr == (
             f"The chat on port {emulator.port} was deleted, or never deployed; "

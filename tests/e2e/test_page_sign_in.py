@@ -14,6 +14,7 @@ from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually
 from tests.e2e.tabs import BACK, ColorScheme, OpenTab, Tab, is_accessible
 from tests.e2e.test_page_connection import MINUTES, disconnect
+from tests.e2e.test_sign_in import token_of
 
 STACK = "PageSignIn"
 FAILED = "Signing in did not work. Please try again."
@@ -202,7 +203,7 @@ def test_a_refused_renewal_shows_a_button_and_keeps_what_was_typed(
 def test_a_newer_connection_elsewhere_is_not_interrupted(
     john: Tab, watch: Watch, chat: str, pool: UserPool
 ) -> None:
-    with Person(f"{chat}?token={pool.token('John')}") as elsewhere:
+    with Person(f"{chat}?token={token_of(pool, 'John')}") as elsewhere:
         john.awaits(lambda: "You have connected from elsewhere." in john.lines)
         is_accessible(john)
         for _ in range(3):

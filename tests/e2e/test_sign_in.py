@@ -15,6 +15,7 @@ import pytest
 import websocket
 from playwright.sync_api import Browser
 
+from emulator import user_pool
 from emulator.emulator import BIN, ROOT, Emulator, Failure
 from emulator.user_pool import UserPool
 from tests.e2e.actors import PATIENCE, Person, Terminal
@@ -49,7 +50,20 @@ def deploy(emulator: Emulator, *parameters: str) -> str:
 @pytest.fixture
 def sign_in(chat: str, pool: UserPool) -> Iterator[Callable[[str], Person]]:
     with ExitStack() as people:
-        yield lambda name: people.enter_context(Person(f"{chat}?token={pool.token(name)}"))
+        yield lambda name: people.enter_context(Person(f"{chat}?token={token_of(pool, name)}"))
+
+
+def token_of(pool: UserPool, name: str, *, kind: str = "IdToken", client: str | None = None) -> str:
+    """A token such as a page gets when somebody signs in."""
+    client = client or pool.client
+    return user_pool.sign_in(pool.cognito, pool.id, client, name, pool.password)[kind]
+
+
+def another_client(pool: UserPool) -> str:
+    made = pool.cognito.create_user_pool_client(
+        UserPoolId=pool.id, ClientName="another", ExplicitAuthFlows=user_pool.FLOWS
+    )
+    return str(made["UserPoolClient"]["ClientId"])
 
 
 def refusal(url: str) -> int:
@@ -109,7 +123,7 @@ def test_of_two_accounts_that_look_the_same_the_second_is_refused(
     sign_in: Callable[[str], Person], chat: str, pool: UserPool, cloud: Cloud
 ) -> None:
     john = sign_in("John")
-    assert refusal(f"{chat}?token={pool.token(PEOPLE[3])}") == 403
+    assert refusal(f"{chat}?token={token_of(pool, PEOPLE[3])}") == 403
     john.says("/room")
     john.hears("Not currently in a room. Type /join {room_name} to do so.")
     john.leaves()
@@ -121,12 +135,12 @@ def test_of_two_accounts_that_look_the_same_the_second_is_refused(
 def test_bad_tokens_are_refused_before_anything_else_runs(
     chat: str, pool: UserPool, cloud: Cloud
 ) -> None:
-    good = pool.token("John")
+    good = token_of(pool, "John")
     header, fields = (jwt.get_unverified_header(good), decoded(good))
     bad = {
         "signature": jwt.encode(fields, rsa_key("forged"), "RS256", {"kid": header["kid"]}),
-        "aud": pool.token("John", client=pool.new_client()),
-        "nickname": pool.token("John", kind="AccessToken"),  # it has another field for the name
+        "aud": token_of(pool, "John", client=another_client(pool)),
+        "nickname": token_of(pool, "John", kind="AccessToken"),  # it has another field for the name
         "alg": f"{jwt.encode(fields, '', 'none', {'kid': header['kid']})}x",
         "format": "x",
         "kid": jwt.encode(fields, rsa_key("forged"), "RS256", {"kid": "forged"}),
@@ -163,7 +177,7 @@ def test_an_expired_token_is_refused(
     """Signed with the pool's own key, which the emulator keeps in a file."""
     directory = cloud.emulator.directory / "tmp" / "state" / "cognito-pool-keys"
     key = (directory / f"{pool.id}-id.pem").read_bytes()
-    token = pool.token("John")
+    token = token_of(pool, "John")
     header, fields = jwt.get_unverified_header(token), decoded(token)
     fields["exp"] = fields["iat"] - 61
     expired = jwt.encode(fields, key, "RS256", {"kid": header["kid"]})
@@ -210,7 +224,7 @@ def test_sign_in_is_turned_off_and_on_again(cloud: Cloud, chat: str, pool: UserP
         anybody.hears("Using nickname: Anybody\nType /help for list of commands.")
     assert deploy(cloud.emulator, *pool.parameters) == chat
     assert refusal(chat) == 401
-    with Person(f"{chat}?token={pool.token('John')}") as john:
+    with Person(f"{chat}?token={token_of(pool, 'John')}") as john:
         john.says("/nick")
         john.hears("Current nickname: John")
 
