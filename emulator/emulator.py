@@ -4,8 +4,6 @@ The app is deployed as on AWS, by the same three commands: `chalice package`, `a
 package` and `aws cloudformation deploy`, with another endpoint.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

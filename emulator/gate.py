@@ -5,8 +5,6 @@ except in two kinds of `GET`: the page cannot read the answer, or the request go
 host, whose name gives the page away.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Locks, and the end of an emulator: its processes, then its files."""
 
-from __future__ import annotations
-
 import fcntl
 import math
 import os

@@ -1,7 +1,5 @@
 """A user pool of the emulator's Cognito, for a chat with sign-in: see docs/sign-in.md."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from typing import Any
