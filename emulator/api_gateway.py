@@ -35,7 +35,7 @@ conversations: dict[Any, asyncio.AbstractEventLoop] = {}  # by the function that
 
 
 class HandshakeRefused(Exception):
-    """Has the status, and the ids of the connection and of the request."""
+    """Carries the status, the connection's id and the request's id."""
 
 
 def apply() -> None:
@@ -137,8 +137,8 @@ def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
 async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
     """The status that a route's function returns; the rest of its answer needs a route response.
 
-    If the function fails, may not be invoked, or is invoked too often, the client gets a frame that
-    says so.
+    If the function fails, may not be invoked, or is invoked too often, a frame tells the client;
+    for $connect, any status but 2xx raises HandshakeRefused.
     """
     api, account, region, route, stage, connection, kind, request, *_ = call
     if kind == "MESSAGE" and connection not in apigateway._ws_connections:

@@ -85,12 +85,12 @@ def check_template(
     original(template, conditions, params=params)
     if "Transform" in template:  # ValidateTemplate does not apply it
         return
-    values = PSEUDO_PARAMETERS | set(template.get("Parameters") or {})
-    refuse_unresolved(resources, outputs, values | resources.keys())
+    known = PSEUDO_PARAMETERS | set(template.get("Parameters") or {})
+    refuse_unresolved(resources, outputs, known | resources.keys())
     if params is None:
         return
     there = present(resources, conditions)
-    refuse_unresolved(there, present(outputs, conditions), values | there.keys())
+    refuse_unresolved(there, present(outputs, conditions), known | there.keys())
     try:
         TopologicalSorter(
             {name: references(each) & there.keys() for name, each in there.items()}

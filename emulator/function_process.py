@@ -27,15 +27,16 @@ def hide_other_libraries() -> None:
 
 
 def on_this_machine(url: str) -> str:
-    """The emulator's address for an address of API Gateway; any other unchanged."""
+    """A URL of API Gateway, moved to the emulator; any other unchanged."""
     emulator = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"
     return API_GATEWAY.sub(rf"{emulator}/_aws/execute-api/\1/\2", url)
 
 
 def redirect_posts() -> None:
-    """Sends the function's posts to the emulator; to be called before the function is imported.
+    """Sends the function's posts to the emulator.
 
-    The variable is not enough: Chalice gives boto3 an address, which takes precedence.
+    To be called when `sys.path` has the package, but before the function is imported. `ENDPOINT`
+    alone is not enough: Chalice gives boto3 an address, which takes precedence.
     """
 
     def redirect(params: dict[str, Any], **_: object) -> None:

@@ -130,7 +130,7 @@ def signature_failure(scope: Scope, body: bytes | None) -> tuple[int, dict[str, 
 
 
 def without_cors(original: Callable[[Headers], Any], headers: Headers) -> Any:
-    """Drops the headers by which MiniStack lets every origin read its answers."""
+    """Lists headers, without those that let other origins read MiniStack's answers."""
     prefix = "access-control-"
     return original({key: headers[key] for key in headers if not key.lower().startswith(prefix)})
 

@@ -3,7 +3,7 @@
 The patches here are for its credentials and user pools. All patches change MiniStack's internals;
 the exact version in requirements/emulator.txt makes this safe.
 
-The arguments are the directory of its files, so that `ps` tells one emulator from another, and the
+The arguments are the directory to remove at the end, by which `ps` tells emulators apart, and the
 descriptor that holds the lock.
 """
 
@@ -44,7 +44,7 @@ def patch(output: TextIO) -> None:
 
 
 async def discover(original: Any, method: str, path: str, *arguments: Any) -> Any:
-    """The answer of Cognito; a pool's discovery document has the address of its keys on AWS."""
+    """Cognito's answer; a pool's discovery document gives AWS's address for the pool's keys."""
     answer = await original(method, path, *arguments)
     if answer is None or not path.endswith("/openid-configuration"):
         return answer

@@ -29,10 +29,10 @@ from emulator.emulator import (
 
 
 class Output(io.FileIO):
-    """Standard output. Ends the program once nobody reads it, as in `make url | head -1`.
+    """Standard output; ends the program once nobody reads the output, as in `make url | head -1`.
 
-    The default action for SIGPIPE would do so as well when a server closes a connection (Python's
-    documentation of `signal`, "Note on SIGPIPE").
+    The default action for SIGPIPE would also end the program when a server closes a connection
+    (Python's documentation of `signal`, "Note on SIGPIPE").
     """
 
     def write(self, data: Any) -> int:
@@ -43,8 +43,8 @@ class Output(io.FileIO):
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Runs a command for a person, at any terminal: without a proxy to this machine, and without a
-    traceback for a known error or for a character that is not the terminal's."""
+    """Runs a command for a person: without a proxy to this machine, and without a traceback for a
+    known error or for a character outside the terminal's encoding."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -163,7 +163,7 @@ def port() -> int:
 
 
 def refusal(error: Exception, hint: str = "") -> str:
-    """Why there is no connection, in a few words. The hint is for a person who has to sign in."""
+    """Why there is no connection, in a few words; `hint` is added if people must sign in."""
     if not isinstance(error, websocket.WebSocketBadStatusException):
         return str(error)
     if error.status_code == 401:

@@ -1,7 +1,7 @@
 """`make chat`: websocket-client's wsdump, for people.
 
-By itself, wsdump shows a close frame as an empty line, and fails on the next line that is typed. It
-ends at a character that the terminal cannot show, and before the replies to piped lines arrive.
+By itself, wsdump shows a close frame as an empty line, fails on the next line that is typed, and
+ends before the replies to piped lines arrive.
 """
 
 import functools

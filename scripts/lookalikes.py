@@ -16,7 +16,7 @@ from chalicelib.text.names import fold
 FILE = Path(__file__).resolve().parent.parent / "chalicelib" / "text" / "lookalikes.json"
 SCRIPTS = {"LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "CHEROKEE", "INHERITED"}
 SHARED = "COMMON"  # digits, punctuation, symbols: only those that look like ASCII
-MARK = "\u200e"  # around right-to-left text
+MARK = "\u200e"  # the package puts it around right-to-left text
 
 Looks = dict[str, str]  # by character
 
@@ -24,7 +24,7 @@ Looks = dict[str, str]  # by character
 def lookalikes() -> tuple[Looks, Looks]:
     """The looks of folded characters, and those of Greek letters beside other letters.
 
-    The letters of the second table are not folded, since they would lose their looks.
+    The letters of the second table are not folded, since folding would change their looks.
     Nu looks like N or v, by its case, but N and v must not count as the same. So a letter has the
     looks of its capital in a name that is all Greek, and its own in any other.
     """
@@ -37,7 +37,7 @@ def lookalikes() -> tuple[Looks, Looks]:
     links = sorted(  # from ASCII characters first, then to them
         (not source.isascii(), not fold(target).isascii(), source, target)
         for source, target in pairs
-        if is_folded_alone(source)
+        if is_only_case_folded(source)
     )
     for *_, source, target in links:
         one, other = look(source), look(target)
@@ -59,8 +59,8 @@ def is_in_scope(source: str, target: str) -> bool:
     return script(source) in SCRIPTS or (script(source) == SHARED and target.isascii())
 
 
-def is_folded_alone(source: str) -> bool:
-    """Whether folding changes nothing but the case of a letter."""
+def is_only_case_folded(source: str) -> bool:
+    """Whether `fold` only case-folds a letter, or leaves another character alone."""
     return fold(source) == (source.casefold() if source.isalpha() else source)
 
 
@@ -86,7 +86,7 @@ def content() -> str:
 
 
 def by_look(looks: Looks) -> dict[str, str]:
-    """A text, and the characters that look like it."""
+    """The characters that look like each text."""
     return {
         look: "".join(sorted(one for one in looks if looks[one] == look))
         for look in sorted(set(looks.values()))

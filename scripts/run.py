@@ -57,7 +57,7 @@ def redeploy(port: int) -> None:
     except (Failure, BotoCoreError, ClientError, OSError):
         if emulator.is_running():
             raise
-        raise Failure("Nothing was deployed: `make run` was stopped meanwhile.") from None
+        raise Failure("`make run` was stopped during the deployment; start it again.") from None
     print(f"Deployed: {url}")
 
 

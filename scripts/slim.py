@@ -49,18 +49,18 @@ def slim(out: Path, libraries: Path) -> None:
 
 
 def rewrite(package: Path, part: str, archives: Sequence[Path]) -> None:
-    """Adds one part of a package to archives, with the compiled versions of its files.
+    """Adds one part of a package (see `part_of`) to archives, with its files compiled.
 
-    The same files give the same bytes, so that unchanged code is not deployed again: they have no
-    timestamps, and a new process compiles them, since the result depends on what a process has
-    loaded.
+    The same files give the same bytes, so that unchanged code is not deployed again: entries have
+    no timestamps, and a new process compiles the files, since the modules that a process has loaded
+    affect the result.
     """
     with zipfile.ZipFile(package) as source, tempfile.TemporaryDirectory() as directory:
         files = Path(directory)
         source.extractall(files, [name for name in source.namelist() if part_of(name) == part])
         if (files / ENDPOINTS).exists():
             shorten(files / ENDPOINTS)
-        # Isolated from the variables of the caller's shell. Broken files stay uncompiled.
+        # `-I` ignores the caller's PYTHON* variables. Files with errors stay uncompiled.
         compiler = [sys.executable, "-I", "-m", "compileall", "-qq", "-d", LAMBDA_TASK_ROOT]
         subprocess.run([*compiler, "--invalidation-mode", "unchecked-hash", files])
         for archive in archives:

@@ -1,6 +1,6 @@
 # `. scripts/uv.sh`: sets $uv to the uv on PATH if it is 0.5 or newer, else to one that PYTHON
 # installs into .local/uv. Since uv does not read pip's settings, this exports those of the package
-# registry. Installs are made in $new, a directory of this process, which removes it when it ends.
+# registry. Installs are made in $new, which this process removes when it ends.
 
 new=.local/new.$$
 trap 'rm -rf $new $new.old' EXIT

@@ -130,7 +130,7 @@ def test_the_same_project_gives_the_same_bytes(project: Project, tmp_path: Path)
 def test_nothing_half_made_is_used_after_an_interruption(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """While the libraries, those for tokens, or the code are written."""
+    """After the shared libraries, those for tokens, or the code."""
     interrupt(monkeypatch, slim.rewrite, number)
     with pytest.raises(KeyboardInterrupt):
         project.packaged()

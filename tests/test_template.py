@@ -701,8 +701,8 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
     assert library.startswith(str(authorizers_package))
 
 
-def test_the_same_code_gives_the_same_bytes_whatever_python_is_told(tmp_path: Path) -> None:
-    """A new clone installs the requirements and compiles all files by itself."""
+def test_the_same_code_gives_the_same_bytes_whatever_pythons_variables_are(tmp_path: Path) -> None:
+    """Twice, installing the requirements and compiling every file each time."""
     clone = clone_to(tmp_path / "clone")
     variables = {
         "PYTHONOPTIMIZE": "2",

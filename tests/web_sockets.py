@@ -54,7 +54,7 @@ class WebSocket:
         self._connection.shutdown(socket.SHUT_RDWR)
 
     def reset(self) -> None:
-        """As when a server has crashed: what the client sends from now on cannot arrive."""
+        """As when a server crashes: the client's next messages fail."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.close()
 

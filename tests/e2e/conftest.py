@@ -63,7 +63,7 @@ class Cloud:
 
 
 class Quick(Emulator):
-    """Runs the AWS CLI in this process, to import it only once."""
+    """Imports the AWS CLI only once, waits between deployments, and can delete stacks."""
 
     _deployed_at = 0  # Unix time, in whole seconds
 

@@ -101,7 +101,7 @@ def test_a_pipe_that_closes_is_no_error(empty_chat: str) -> None:
     assert (ended.stdout, ended.stderr) == ("Using nickname: John\n", "")
 
 
-def test_a_connection_that_breaks_is_told() -> None:
+def test_a_broken_connection_is_reported() -> None:
     def serve(person: WebSocket) -> None:
         person.receive()
         person.reset()

@@ -312,14 +312,14 @@ def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
         assert one_line(redeploy.printed).startswith("Nothing to redeploy to")
 
 
-def test_a_redeployment_to_a_chat_that_is_stopped_meanwhile_says_so(
+def test_a_redeployment_reports_that_the_chat_was_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
     with Emulator(port) as emulator:
         emulator.wait_until_ready()
         monkeypatch.setattr("emulator.emulator.package", lambda *arguments: emulator.__exit__())
-        with pytest.raises(Failure, match="was stopped meanwhile"):
+        with pytest.raises(Failure, match="was stopped during the deployment"):
             redeploy(port)
 
 

@@ -78,7 +78,7 @@ def test_where_nothing_is_it_fails_in_one_line(
     assert line.startswith("FAILED  John-")
 
 
-def test_a_connection_that_breaks_is_a_difference() -> None:
+def test_a_broken_connection_is_a_failure() -> None:
     def serve(person: WebSocket) -> None:
         person.receive()
         person.reset()
