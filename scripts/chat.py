@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 import websocket
 from websocket import _wsdump
@@ -28,9 +29,14 @@ class Conversation(websocket.WebSocket):
     shown = threading.Event()
 
     def send(self, *arguments: object, **options: object) -> int:
-        """Sends; after a line of a pipe, waits for the reply: frames may overtake each other."""
+        """Sends; after a line of a pipe, waits for the reply: frames may overtake each other.
+
+        If the connection is broken, the receiving thread says so.
+        """
         self.shown.clear()
-        sent = int(super().send(*arguments, **options))  # type: ignore[arg-type]
+        sent = 0
+        with suppress(websocket.WebSocketException, OSError):
+            sent = int(super().send(*arguments, **options))  # type: ignore[arg-type]
         if not sys.stdin.isatty():
             self.shown.wait(REPLIES_WITHIN)
         return sent

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import websocket
 
+from scripts.chat import Conversation
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import eventually
 from tests.web_sockets import WebSocket, web_socket_server
@@ -101,17 +105,41 @@ def test_a_pipe_that_closes_is_no_error(empty_chat: str) -> None:
     assert (ended.stdout, ended.stderr) == ("Using nickname: John\n", "")
 
 
-def test_a_broken_connection_is_reported() -> None:
+@pytest.fixture
+def crashing() -> Iterator[str]:
+    """The address of a server that crashes after the first line."""
+
     def serve(person: WebSocket) -> None:
         person.receive()
         person.reset()
 
     with web_socket_server(serve) as url:
-        ended = subprocess.run(
-            [sys.executable, "-m", "scripts.chat", "--url", url],
-            input="John\nHi\n",
-            capture_output=True,
-            text=True,
-        )
+        yield url
+
+
+def test_a_broken_connection_is_reported(crashing: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "scripts.chat", "--url", crashing],
+        input="John\nHi\n",
+        capture_output=True,
+        text=True,
+    )
     assert "Disconnected by the server: the connection broke: " in ended.stdout
     assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_a_line_typed_just_then_does_not_hide_the_report(
+    crashing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    signals: list[int] = []
+    monkeypatch.setattr("os.kill", lambda _, number: signals.append(number))
+    conversation = websocket.create_connection(crashing, class_=Conversation)
+    conversation.send("John")
+    select.select([conversation], [], [])
+    conversation.send("Hi")
+    with pytest.raises(SystemExit):
+        conversation.recv()
+    conversation.send("Hi")
+    assert "Disconnected by the server: the connection broke: " in capsys.readouterr().out
+    assert signals == [signal.SIGINT]
