@@ -46,7 +46,7 @@ def test_it_notices_lines_that_are_lost_or_come_twice(
     duplicated: str,
     others: str,
 ) -> None:
-    monkeypatch.setattr("scripts.load.PATIENCE", 1.0)
+    monkeypatch.setattr("scripts.load.PATIENCE", 4.0)
     with altered(empty_chat, b": text 1", arrives) as url:
         assert not load(url, people=4, rooms=2, seconds=4)
     seen = figures(capsys.readouterr().out)

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from emulator.emulator import HOST, ROOT, STACK
-from scripts.smoke import Difference, Smoke, main, smoke
+from scripts.smoke import Difference, Smoke, all_hear, main, smoke
 from tests.e2e.conftest import Cloud, free_port
 from tests.web_sockets import WebSocket, web_socket_server
 
@@ -92,12 +93,16 @@ def test_a_broken_connection_is_a_failure() -> None:
 
 
 class SmallAccount:
-    """A chat whose account runs few functions at once, and loses the frames beyond."""
+    """A chat whose account runs few functions at once, and loses the frames beyond.
 
-    def __init__(self, functions: int, seconds: float = 0.05, answer_to_others: str = "") -> None:
+    The functions end some time after `together` frames have come.
+    """
+
+    def __init__(self, functions: int, together: int = 1, answer_to_others: str = "") -> None:
         self.most_at_once = 0
-        self._seconds = seconds  # that a function runs for
         self._functions = functions
+        self._together = together
+        self._waiting: list[tuple[WebSocket, str]] = []
         self._answer_to_others = answer_to_others
         self._running = 0
         self._people: dict[str, WebSocket] = {}
@@ -115,8 +120,11 @@ class SmallAccount:
                 self._running += 1
                 self.most_at_once = max(self.most_at_once, self._running)
                 is_lost = self._running > self._functions
-            line = "" if is_lost else f"{name}: {text}"
-            threading.Timer(self._seconds, self._end, [person, line]).start()
+                self._waiting.append((person, "" if is_lost else f"{name}: {text}"))
+                if len(self._waiting) >= self._together:
+                    for invocation in self._waiting:
+                        threading.Timer(0.05, self._end, invocation).start()
+                    self._waiting = []
 
     def _end(self, person: WebSocket, line: str) -> None:
         with self._lock:
@@ -156,10 +164,14 @@ ACCOUNT = "API Gateway: requests a second of the account"
 def test_for_lost_frames_it_names_the_quota(
     monkeypatch: pytest.MonkeyPatch, answer: str, quotas: list[str]
 ) -> None:
-    monkeypatch.setattr("scripts.smoke.PATIENCE", 1.0)
-    monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
+    def impatient(*arguments: Any) -> None:
+        monkeypatch.setattr("scripts.smoke.PATIENCE", 3.0)
+        monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
+        all_hear(*arguments)
+
+    monkeypatch.setattr("scripts.smoke.all_hear", impatient)
     frame = f'{{"message": "{answer}", "connectionId": "c", "requestId": "r"}}' if answer else ""
-    account = SmallAccount(6, seconds=0.3, answer_to_others=frame)  # the first hears of no loss
+    account = SmallAccount(6, 8, answer_to_others=frame)  # the first hears of no loss
     with web_socket_server(account.serve) as url, pytest.raises(Difference) as difference:
         Smoke(url).burst()
     said = str(difference.value).splitlines()
