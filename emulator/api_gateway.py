@@ -9,6 +9,7 @@ import asyncio
 import json
 import threading
 from concurrent.futures import wait
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -27,6 +28,7 @@ FRAME, MESSAGE = 32_768, 131_072  # bytes
 TOO_LARGE = "The data has exceeded the maximum size allowed."
 GATEWAY = "apigateway.amazonaws.com"
 
+READ_WITHIN = 10.0  # seconds, by a client whose connection is being closed
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
@@ -44,8 +46,11 @@ def apply() -> None:
     ws_stream.WebsocketBuffer = Counted
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
-    # It sent messages of any length to a client, each in one frame.
-    apigateway.handle_connections_api = partial(post, apigateway.handle_connections_api)
+    # It sent messages of any length to a client, each in one frame. When it closed a connection, it
+    # dropped the messages that waited.
+    apigateway.handle_connections_api = partial(
+        handle_connections, apigateway.handle_connections_api
+    )
     FrameProtocol.send_data = send_in_frames
 
     # It invoked functions without their permission, as often as clients liked, and sent clients
@@ -111,13 +116,29 @@ async def converse(
         del conversations[send]
 
 
-async def post(
+async def handle_connections(
     original: Any, method: str, api: str, stage: str, connection: str, body: bytes, headers: Any
 ) -> Any:
+    """Answers a request to `@connections`."""
+    found = apigateway._ws_connections.get(connection)
+    if method == "DELETE" and found and found["apiId"] == api:
+        del apigateway._ws_connections[connection]
+        found["closing"] = asyncio.create_task(close(found["outbox"], found["close_event"]))
+        return 204, {}, b""
     if method == "POST" and len(body) > MESSAGE:
         error = {"x-amzn-ErrorType": "PayloadTooLargeException"}
         return 413, error, json.dumps({"message": TOO_LARGE}).encode()
     return await original(method, api, stage, connection, body, headers)
+
+
+async def close(outbox: asyncio.Queue[str | None], closing: asyncio.Event) -> None:
+    """Closes a WebSocket when the messages that wait have left, or the client reads too slowly."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(READ_WITHIN):
+            while not outbox.empty():
+                await asyncio.sleep(0.01)
+    closing.set()
+    await outbox.put(None)  # so that MiniStack sees at once that it is closing
 
 
 def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any, TextIO
 
 from ministack.core import lambda_runtime
-from ministack.services import lambda_svc
+from ministack.services import cloudwatch_logs, lambda_svc
 
 from emulator import function_process
 from emulator.function_process import END_OF_LOG
@@ -48,7 +48,8 @@ def apply(output: TextIO) -> None:
     # It unpacked the code again for each process of a function.
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
-    # It did not print the functions' logs.
+    # It did not print the functions' logs, nor describe them while a function wrote to them.
+    cloudwatch_logs.handle_request = partial(describe_alone, cloudwatch_logs.handle_request)
     lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
@@ -116,6 +117,11 @@ def log_and_print(
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
             print(f"{name}: {readable(line)}", file=output, flush=True)
+
+
+async def describe_alone(original: Any, *request: Any) -> Any:
+    with publishing:  # which no thread holds for long
+        return await original(*request)
 
 
 def worker_script() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -93,12 +94,12 @@ class Tab:
 
     def sees(self, *lines: str) -> None:
         """Exactly these lines are on the page soon."""
-        self.awaits(lambda: self.lines == list(lines))
+        self._waits(lambda: self.lines == list(lines))
         assert self.lines == list(lines)
 
     def reads(self, line: str) -> None:
         """It is the last line soon."""
-        self.awaits(lambda: self.last_lines(1) == [line])
+        self._waits(lambda: self.last_lines(1) == [line])
         assert self.last_lines(1) == [line]
 
     def shows(self, pattern: str) -> None:
@@ -106,10 +107,15 @@ class Tab:
         self.page.get_by_text(re.compile(pattern)).first.wait_for(timeout=PATIENCE * 1000)
 
     def awaits(self, condition: Callable[[], bool]) -> None:
-        """Waits until the condition holds, but not for ever; the caller asserts it."""
+        """The condition holds soon."""
+        assert self._waits(condition), inspect.getsource(condition)
+
+    def _waits(self, condition: Callable[[], bool]) -> bool:
+        """Whether the condition holds soon."""
         deadline = time.monotonic() + PATIENCE
-        while not condition() and time.monotonic() < deadline:
+        while not (holds := condition()) and time.monotonic() < deadline:
             self.page.wait_for_timeout(50)
+        return holds
 
     @property
     def lines(self) -> list[str]:

@@ -65,6 +65,34 @@ def test_a_functions_output_is_logged_with_its_own_invocation(tmp_path: Path) ->
     assert (unpacked / "app.py").read_text() == FUNCTION
 
 
+DESCRIBE = """
+import asyncio, io, sys, threading
+from emulator import server
+from ministack.services import cloudwatch_logs, lambda_svc
+
+server.patch(io.StringIO())
+headers = {"x-amz-target": "Logs_20140328.DescribeLogGroups"}
+
+def log():
+    function = {"config": {"FunctionName": "f", "MemorySize": 128}}
+    for _ in range(1000):
+        lambda_svc._emit_lambda_logs(function, "id", "a line", False, 1)
+
+async def describe():
+    while logging.is_alive():
+        await cloudwatch_logs.handle_request("POST", "/", headers, b"{}", {})
+
+sys.setswitchinterval(1e-6)
+logging = threading.Thread(target=log)
+logging.start()
+asyncio.run(describe())
+"""
+
+
+def test_logs_are_described_while_functions_write_them() -> None:
+    subprocess.run([EMULATOR_PYTHON, "-c", DESCRIBE], cwd=ROOT, env=aws_environment(1), check=True)
+
+
 def test_no_figure_of_the_terminals_log_has_fifteen_digits() -> None:
     show = "import sys; from emulator.functions import readable; print(readable(sys.argv[1]))"
     line = '{"level": "INFO", "message": "done", "duration_ms": 25.700000000000003, "posts": 2}'

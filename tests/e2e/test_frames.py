@@ -105,14 +105,33 @@ def test_frames_that_wait_when_the_server_closes_the_connection_are_dropped(
     assert 220 <= handled < 300
 
 
+def api(cloud: Cloud, url: str) -> Any:
+    """The `@connections` API of a chat."""
+    return cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
+
+
 def post(cloud: Cloud, url: str, connection: str, data: bytes) -> None:
-    api: Any = cloud.client("apigatewaymanagementapi", f"http://{url.removeprefix('ws://')}")
-    api.post_to_connection(ConnectionId=connection, Data=data)
+    api(cloud, url).post_to_connection(ConnectionId=connection, Data=data)
 
 
 def connections(cloud: Cloud) -> list[str]:
     rows = cloud.client("dynamodb").scan(TableName="ChaliceChat", ConsistentRead=True)["Items"]
     return [row["PK"]["S"] for row in rows if row["SK"]["S"].startswith("username_")]
+
+
+def test_what_was_posted_before_the_server_closes_the_connection_arrives(
+    cloud: Cloud, empty_chat: str, client: websocket.WebSocket
+) -> None:
+    eventually(lambda: connections(cloud) != [])
+    (connection,) = connections(cloud)
+    for number in range(100):  # more than fits into the buffers on the way to the client
+        post(cloud, empty_chat, connection, f"{number} ".encode().ljust(MESSAGE))
+    api(cloud, empty_chat).delete_connection(ConnectionId=connection)
+    with pytest.raises(ClientError) as refused:
+        post(cloud, empty_chat, connection, b"too late")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 410
+    assert [str(client.recv()).split()[0] for _ in range(100)] == list(map(str, range(100)))
+    assert close_code(client) == 1000
 
 
 @pytest.mark.parametrize(
