@@ -28,7 +28,7 @@ FRAME, MESSAGE = 32_768, 131_072  # bytes
 TOO_LARGE = "The data has exceeded the maximum size allowed."
 GATEWAY = "apigateway.amazonaws.com"
 
-READ_WITHIN = 10.0  # seconds, by a client whose connection is being closed
+READ_WITHIN = 10.0  # seconds that a client has before it is disconnected
 GOODBYE_WITHIN = 0.5  # seconds
 GOING_AWAY = {"type": "websocket.close", "code": 1001, "reason": "the emulator was stopped"}
 
@@ -46,8 +46,8 @@ def apply() -> None:
     ws_stream.WebsocketBuffer = Counted
     apigateway.handle_websocket = partial(converse, apigateway.handle_websocket)
 
-    # It sent messages of any length to a client, each in one frame. When it closed a connection, it
-    # dropped the messages that waited.
+    # It sent messages of any length to a client, each in one frame. On closing a connection, it
+    # dropped waiting messages.
     apigateway.handle_connections_api = partial(
         handle_connections, apigateway.handle_connections_api
     )
@@ -119,7 +119,7 @@ async def converse(
 async def handle_connections(
     original: Any, method: str, api: str, stage: str, connection: str, body: bytes, headers: Any
 ) -> Any:
-    """Answers a request to `@connections`."""
+    """Limits posts to 128 KB; DELETE first sends waiting messages."""
     found = apigateway._ws_connections.get(connection)
     if method == "DELETE" and found and found["apiId"] == api:
         del apigateway._ws_connections[connection]
@@ -131,14 +131,14 @@ async def handle_connections(
     return await original(method, api, stage, connection, body, headers)
 
 
-async def close(outbox: asyncio.Queue[str | None], closing: asyncio.Event) -> None:
-    """Closes a WebSocket when the messages that wait have left, or the client reads too slowly."""
+async def close(outbox: asyncio.Queue[str | None], close_event: asyncio.Event) -> None:
+    """Has MiniStack close a WebSocket once its messages are sent, or after READ_WITHIN."""
     with suppress(TimeoutError):
         async with asyncio.timeout(READ_WITHIN):
             while not outbox.empty():
                 await asyncio.sleep(0.01)
-    closing.set()
-    await outbox.put(None)  # so that MiniStack sees at once that it is closing
+    close_event.set()
+    await outbox.put(None)  # else MiniStack may notice 0.5 s later
 
 
 def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:

@@ -48,8 +48,8 @@ def apply(output: TextIO) -> None:
     # It unpacked the code again for each process of a function.
     lambda_runtime.zipfile = SimpleNamespace(**vars(zipfile) | {"ZipFile": UnpackedOnce})
 
-    # It did not print the functions' logs, nor describe them while a function wrote to them.
-    cloudwatch_logs.handle_request = partial(describe_alone, cloudwatch_logs.handle_request)
+    # It did not print the functions' logs. Describing them could fail while a function wrote.
+    cloudwatch_logs.handle_request = partial(handle_logs_alone, cloudwatch_logs.handle_request)
     lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
@@ -119,8 +119,8 @@ def log_and_print(
             print(f"{name}: {readable(line)}", file=output, flush=True)
 
 
-async def describe_alone(original: Any, *request: Any) -> Any:
-    with publishing:  # which no thread holds for long
+async def handle_logs_alone(original: Any, *request: Any) -> Any:
+    with publishing:  # blocks the event loop, but briefly
         return await original(*request)
 
 

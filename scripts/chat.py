@@ -31,7 +31,7 @@ class Conversation(websocket.WebSocket):
     def send(self, *arguments: object, **options: object) -> int:
         """Sends; after a line of a pipe, waits for the reply: frames may overtake each other.
 
-        If the connection is broken, the receiving thread says so.
+        Ignores a broken connection: the receiving thread reports it.
         """
         self.shown.clear()
         sent = 0

@@ -94,12 +94,12 @@ class Tab:
 
     def sees(self, *lines: str) -> None:
         """Exactly these lines are on the page soon."""
-        self._waits(lambda: self.lines == list(lines))
+        self._holds_soon(lambda: self.lines == list(lines))
         assert self.lines == list(lines)
 
     def reads(self, line: str) -> None:
         """It is the last line soon."""
-        self._waits(lambda: self.last_lines(1) == [line])
+        self._holds_soon(lambda: self.last_lines(1) == [line])
         assert self.last_lines(1) == [line]
 
     def shows(self, pattern: str) -> None:
@@ -108,9 +108,9 @@ class Tab:
 
     def awaits(self, condition: Callable[[], bool]) -> None:
         """The condition holds soon."""
-        assert self._waits(condition), inspect.getsource(condition)
+        assert self._holds_soon(condition), inspect.getsource(condition)
 
-    def _waits(self, condition: Callable[[], bool]) -> bool:
+    def _holds_soon(self, condition: Callable[[], bool]) -> bool:
         """Whether the condition holds soon."""
         deadline = time.monotonic() + PATIENCE
         while not (holds := condition()) and time.monotonic() < deadline:

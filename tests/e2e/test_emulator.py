@@ -79,12 +79,12 @@ def log():
         lambda_svc._emit_lambda_logs(function, "id", "a line", False, 1)
 
 async def describe():
-    while logging.is_alive():
+    while writer.is_alive():
         await cloudwatch_logs.handle_request("POST", "/", headers, b"{}", {})
 
 sys.setswitchinterval(1e-6)
-logging = threading.Thread(target=log)
-logging.start()
+writer = threading.Thread(target=log)
+writer.start()
 asyncio.run(describe())
 """
 

@@ -119,7 +119,7 @@ def connections(cloud: Cloud) -> list[str]:
     return [row["PK"]["S"] for row in rows if row["SK"]["S"].startswith("username_")]
 
 
-def test_what_was_posted_before_the_server_closes_the_connection_arrives(
+def test_messages_posted_before_the_server_closes_the_connection_arrive(
     cloud: Cloud, empty_chat: str, client: websocket.WebSocket
 ) -> None:
     eventually(lambda: connections(cloud) != [])

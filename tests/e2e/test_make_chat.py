@@ -106,8 +106,8 @@ def test_a_pipe_that_closes_is_no_error(empty_chat: str) -> None:
 
 
 @pytest.fixture
-def crashing() -> Iterator[str]:
-    """The address of a server that crashes after the first line."""
+def resetting() -> Iterator[str]:
+    """The address of a server that resets the connection after one line."""
 
     def serve(person: WebSocket) -> None:
         person.receive()
@@ -117,9 +117,9 @@ def crashing() -> Iterator[str]:
         yield url
 
 
-def test_a_broken_connection_is_reported(crashing: str) -> None:
+def test_a_broken_connection_is_reported(resetting: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "scripts.chat", "--url", crashing],
+        [sys.executable, "-m", "scripts.chat", "--url", resetting],
         input="John\nHi\n",
         capture_output=True,
         text=True,
@@ -128,13 +128,13 @@ def test_a_broken_connection_is_reported(crashing: str) -> None:
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
-def test_a_line_typed_just_then_does_not_hide_the_report(
-    crashing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_typing_after_the_break_does_not_hide_the_report(
+    resetting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     signals: list[int] = []
     monkeypatch.setattr("os.kill", lambda _, number: signals.append(number))
-    conversation = websocket.create_connection(crashing, class_=Conversation)
+    conversation = websocket.create_connection(resetting, class_=Conversation)
     conversation.send("John")
     select.select([conversation], [], [])
     conversation.send("Hi")

@@ -95,7 +95,7 @@ def test_a_broken_connection_is_a_failure() -> None:
 class SmallAccount:
     """A chat whose account runs few functions at once, and loses the frames beyond.
 
-    The functions end some time after `together` frames have come.
+    Functions end in groups of `together`, soon after the last frame.
     """
 
     def __init__(self, functions: int, together: int = 1, answer_to_others: str = "") -> None:
@@ -165,13 +165,14 @@ def test_for_lost_frames_it_names_the_quota(
     monkeypatch: pytest.MonkeyPatch, answer: str, quotas: list[str]
 ) -> None:
     def impatient(*arguments: Any) -> None:
-        monkeypatch.setattr("scripts.smoke.PATIENCE", 3.0)
+        monkeypatch.setattr("scripts.smoke.PATIENCE", 3.0)  # only now: arrivals may take longer
         monkeypatch.setattr("scripts.smoke.SILENCE", 0.1)
         all_hear(*arguments)
 
     monkeypatch.setattr("scripts.smoke.all_hear", impatient)
     frame = f'{{"message": "{answer}", "connectionId": "c", "requestId": "r"}}' if answer else ""
-    account = SmallAccount(6, 8, answer_to_others=frame)  # the first hears of no loss
+    # The first writer hears of no loss.
+    account = SmallAccount(functions=6, together=8, answer_to_others=frame)
     with web_socket_server(account.serve) as url, pytest.raises(Difference) as difference:
         Smoke(url).burst()
     said = str(difference.value).splitlines()
