@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from playwright.sync_api import CDPSession, expect
 
 from tests.e2e.small_chat import SmallChat
 from tests.e2e.tabs import OpenTab, Tab
@@ -43,33 +43,50 @@ COSTLY = {
 
 
 def test_no_message_blocks_a_tab(john: Tab, chat: SmallChat) -> None:
-    """In 100 ms it is shown, on a machine that shows plain words in one frame of 16 ms."""
+    """It takes 100 ms of CPU time, on a machine that shows plain words in 16 ms."""
     john.page.set_viewport_size({"width": 360, "height": 740})
-    measured = {
-        kind: min(blocks(john, chat, text) / max(16, blocks(john, chat, PLAIN)) for _ in range(3))
-        for kind, text in COSTLY.items()
-    }
+    thread = john.page.context.new_cdp_session(john.page)
+    thread.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def blocks(text: str) -> float:
+        before = used(thread)
+        is_shown(john, chat, text)
+        return used(thread) - before
+
+    def slowness(text: str) -> float:
+        """As against plain words; of three measurements, the first below the limit will do."""
+        for _ in range(3):
+            times = blocks(text) / max(16, blocks(PLAIN))
+            if times < LIMIT:
+                break
+        return times
+
+    measured = {kind: slowness(text) for kind, text in COSTLY.items()}
     assert {kind: times for kind, times in measured.items() if times >= LIMIT} == {}
 
 
-def blocks(tab: Tab, chat: SmallChat, text: str) -> float:
-    """For how many milliseconds a text of Rose blocks a tab, which shows it."""
+def used(thread: CDPSession) -> float:
+    """The milliseconds of CPU time that a tab's main thread has used."""
+    metrics = thread.send("Performance.getMetrics")["metrics"]
+    (seconds,) = (each["value"] for each in metrics if each["name"] == "TaskDuration")
+    return 1000 * float(seconds)
+
+
+def is_shown(tab: Tab, chat: SmallChat, text: str) -> None:
+    """A text of Rose, in the tab's next frame."""
     text = whole(text)
     tab.page.evaluate("""() => {
-        window.blocked = new Promise((resolve) => {
+        window.shown = new Promise((resolve) => {
             const receive = socket.onmessage;
             socket.onmessage = (event) => {
                 socket.onmessage = receive;
-                const start = performance.now();
                 receive(event);
-                document.body.offsetHeight;
-                requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - start)));
+                requestAnimationFrame(() => setTimeout(resolve));
             };
         });
     }""")
     chat.sends(AUTHOR + text.replace("\n", f"\n{AUTHOR}"))
-    milliseconds: float = tab.page.evaluate("window.blocked")
-    return milliseconds
+    tab.page.evaluate("window.shown")
 
 
 def whole(text: str) -> str:
