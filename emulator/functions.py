@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ SECRET = secrets.token_hex(16)
 publishing = threading.Lock()
 unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
+printed: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 def apply(output: TextIO) -> None:
@@ -50,7 +52,8 @@ def apply(output: TextIO) -> None:
 
     # It did not print the functions' logs. Describing them could fail while a function wrote.
     cloudwatch_logs.handle_request = partial(handle_logs_alone, cloudwatch_logs.handle_request)
-    lambda_svc._emit_lambda_logs = partial(log_and_print, output, lambda_svc._emit_lambda_logs)
+    lambda_svc._emit_lambda_logs = partial(log_and_print, lambda_svc._emit_lambda_logs)
+    threading.Thread(target=print_lines, args=[output], daemon=True).start()
 
     # It logged only the lines printed within some milliseconds of a function's answer. Later lines
     # were logged with the next invocation, or lost.
@@ -109,14 +112,22 @@ class UnpackedOnce(zipfile.ZipFile):
 
 
 def log_and_print(
-    output: TextIO, log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
+    log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
 ) -> None:
-    """Writes to CloudWatch Logs, and to the output with the function's name before each line."""
+    """Writes to CloudWatch Logs, and has the lines printed, each after the function's name."""
     with publishing:  # two at once could both create the log group, and one would lose its lines
         log(function, request, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
-            print(f"{name}: {readable(line)}", file=output, flush=True)
+            printed.put(f"{name}: {readable(line)}")
+
+
+def print_lines(output: TextIO) -> None:
+    """No function waits for this: a terminal can be paused, and the reader of a pipe can end."""
+    while True:
+        line = printed.get()
+        with suppress(OSError):
+            print(line, file=output, flush=True)
 
 
 async def handle_logs_alone(original: Any, *request: Any) -> Any:

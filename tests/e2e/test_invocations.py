@@ -14,7 +14,7 @@ import websocket
 
 from emulator.emulator import Failure
 from tests.e2e.actors import PATIENCE, Person
-from tests.e2e.conftest import Cloud
+from tests.e2e.conftest import Cloud, eventually
 
 SIGN_IN = ["TokenIssuer=https://issuer.example", "TokenAudience=chat"]
 LOGS_ROLE = "CloudWatch Logs role ARN must be set in account settings to enable logging"
@@ -98,8 +98,8 @@ def test_a_function_that_fails_is_answered_for_and_logged(account: Cloud, deploy
         assert handshake(deployed) == 502
     with handler(account, "APIHandler", "app.no_page"):
         assert page(account) == 502
-    for name in ("nothing", "no_page"):
-        assert f"has no attribute '{name}'" in account.functions_output.read_text()
+    faults = [f"has no attribute '{name}'" for name in ("nothing", "no_page")]
+    eventually(lambda: all(each in account.functions_output.read_text() for each in faults))
     with handler(account, "WebsocketMessage", "app.nothing"), Person(deployed) as john:
         john.says("John")
         john.hears_of_a_failure()

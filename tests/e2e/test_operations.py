@@ -455,10 +455,16 @@ def everything_works(account: Cloud, url: str) -> None:
         john.hears(f"Jenny{number} left room.")
         john.says("/ls")
         john.hears(f"John{number}")
-    for address in pages(account):
+    addresses = pages(account)
+    for address in addresses:
         with urllib.request.urlopen(address) as page:
             assert page.read()
-    assert "AccessDenied" not in account.functions_output.read_text()[already_logged:]
+
+    def output() -> str:
+        return account.functions_output.read_text()[already_logged:]
+
+    eventually(lambda: output().count(" route=/") == len(addresses))  # the last lines
+    assert "AccessDenied" not in output()
 
 
 def pages(account: Cloud) -> list[str]:

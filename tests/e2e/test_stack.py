@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from emulator.emulator import ROOT
 from emulator.processes import locked
 from tests.e2e.actors import Person
-from tests.e2e.conftest import Cloud, eventually, new_cloud
+from tests.e2e.conftest import Cloud, Quick, eventually, free_port, new_cloud
 
 APP_FILES = ("app.py", "resources.json", "requirements.txt")
 APP_DIRECTORIES = ("chalicelib", ".chalice")
@@ -66,6 +68,28 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
     eventually(lambda: departures(own_cloud) == 2)
     own_cloud.emulator.delete()
     nothing_is_left(own_cloud)
+
+
+def test_the_chat_goes_on_while_its_terminal_is_paused_and_after_a_pipes_reader_ended(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"more than fits\n")
+    os.set_blocking(writer, True)
+    with (
+        os.fdopen(writer, "w") as output,
+        Quick(free_port(), tmp_path / "emulator", functions_output=output) as emulator,
+        Person(emulator.deploy()) as john,
+    ):
+        john.says("John")
+        john.hears("Using nickname: John\nType /help for list of commands.")
+        assert emulator.client("logs").describe_log_groups()["logGroups"]
+        os.close(reader)
+        john.says("/nick")
+        john.hears("Current nickname: John")
 
 
 NEW_HANDLER = """
