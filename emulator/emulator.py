@@ -23,14 +23,14 @@ from typing import IO, Any, Self
 import boto3
 
 from emulator.processes import clear_up, locked
-from scripts.package import package
+from scripts.package import OF_NO_ACCOUNT, package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 EMULATOR_PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 
 HOST = "127.0.0.1"
-REGION = "us-east-1"
+REGION = OF_NO_ACCOUNT["AWS_DEFAULT_REGION"]
 DEFAULT_PORT = 4566
 BUCKET = "chalice-chat-local"
 STACK = "ChaliceChat"
@@ -62,13 +62,11 @@ def aws_environment(port: int) -> dict[str, str]:
 
     Of the caller's, it has only `KEPT`: no setting of AWS or of Python, no proxy.
     """
-    return of_the_caller(KEPT) | {
-        "AWS_DEFAULT_REGION": REGION,
+    return {
+        **of_the_caller(KEPT),
+        **OF_NO_ACCOUNT,
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_PAGER": "",
         "no_proxy": with_this_machine(os.environ),
     }

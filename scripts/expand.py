@@ -13,6 +13,9 @@ import boto3
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from emulator.emulator import only
+from scripts.package import OF_NO_ACCOUNT
+
 NOT_LINTED = (
     "Not linted: the age of the Python that packages (W2531), and whatever the schemas leave open: "
     "RestAPI's Body, the stage's RouteSettings and the formats of the access logs."
@@ -30,8 +33,9 @@ def expand(sam_json: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = "s3://bucket/code.zip"
-    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name="us-east-1"))
-    expanded: dict[str, Any] = translator.translate(template, dict(parameters))
+    with only(OF_NO_ACCOUNT):
+        translator = Translator({}, Parser(), boto_session=boto3.Session())
+        expanded: dict[str, Any] = translator.translate(template, dict(parameters))
     return expanded
 
 

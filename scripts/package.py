@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from botocore.session import get_session
-
 from emulator.processes import locked
 from scripts import slim
 
@@ -21,6 +19,14 @@ APP = ("app.py", "chalicelib", "resources.json", ".chalice")
 LIBRARIES = ("requirements.txt", "vendor")
 KEPT = Path(".chalice/deployments/kept")  # git ignores it, and `make clean` removes it
 NOT_PACKAGED = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
+
+# Chalice asks for a region, though the package is the same for all regions.
+OF_NO_ACCOUNT = {
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 
 Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a directory
 
@@ -83,11 +89,10 @@ def keep(place: Path, make: Callable[[Path], object]) -> None:
 
 
 def main() -> None:
-    # Chalice asks for a region, though the package is the same for all regions.
-    region = get_session().get_config_variable("region") or "us-east-1"
+    others = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
 
     def run(command: Sequence[str], directory: Path) -> None:
-        environment = os.environ | {"AWS_DEFAULT_REGION": region}
+        environment = others | OF_NO_ACCOUNT
         subprocess.run([BIN / command[0], *command[1:]], cwd=directory, env=environment, check=True)
 
     try:

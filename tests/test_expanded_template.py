@@ -128,6 +128,11 @@ def stack(sam_json: Path, parameters: Mapping[str, str]) -> Stack:
     return Stack(expand(sam_json, parameters), parameters)
 
 
+def test_expanding_needs_no_account(sam_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "of nobody")
+    assert expand(sam_json, {})
+
+
 @pytest.fixture(scope="module", params=COMBINATIONS, ids=lambda on: ", ".join(on) or "defaults")
 def any_stack(sam_json: Path, request: pytest.FixtureRequest) -> Stack:
     chosen = [SWITCHES[name] for name in request.param]

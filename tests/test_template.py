@@ -701,13 +701,18 @@ def test_the_authorizers_package_works_with_nothing_else_installed(
     assert library.startswith(str(authorizers_package))
 
 
-def test_the_same_code_gives_the_same_bytes_whatever_pythons_variables_are(tmp_path: Path) -> None:
+def test_the_same_code_gives_the_same_bytes_whatever_the_callers_variables_are(
+    tmp_path: Path,
+) -> None:
     """Twice, installing the requirements and compiling every file each time."""
     clone = clone_to(tmp_path / "clone")
     variables = {
         "PYTHONOPTIMIZE": "2",
         "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere"),
         "PYTHONHASHSEED": "1",
+        "AWS_PROFILE": "work",
+        "AWS_REGION": "cn-north-1",
+        "AWS_CONFIG_FILE": __file__,
     }
     subprocess.run(
         [sys.executable, "-m", "scripts.package", "out"],
