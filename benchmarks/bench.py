@@ -26,6 +26,8 @@ from typing import NamedTuple
 import trustme
 
 from chalicelib.posting import POOL_SIZE
+from emulator.emulator import only
+from scripts.package import without_account
 
 DELAY = 0.008  # seconds: API Gateway's time for a post, at the low end
 MEMBERS = [10, 100, 1_000, 10_000]
@@ -284,4 +286,5 @@ def describe_machine() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with only(without_account()):
+        main()

@@ -14,7 +14,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from emulator.emulator import only
-from scripts.package import OF_NO_ACCOUNT
+from scripts.package import without_account
 
 NOT_LINTED = (
     "Not linted: the age of the Python that packages (W2531), and whatever the schemas leave open: "
@@ -33,7 +33,7 @@ def expand(sam_json: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = "s3://bucket/code.zip"
-    with only(OF_NO_ACCOUNT):
+    with only(without_account()):
         translator = Translator({}, Parser(), boto_session=boto3.Session())
         expanded: dict[str, Any] = translator.translate(template, dict(parameters))
     return expanded

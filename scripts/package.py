@@ -88,11 +88,16 @@ def keep(place: Path, make: Callable[[Path], object]) -> None:
     unfinished.rename(place)
 
 
-def main() -> None:
+def without_account() -> dict[str, str]:
+    """The caller's environment, without any setting of AWS."""
     others = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
+    return others | OF_NO_ACCOUNT
+
+
+def main() -> None:
+    environment = without_account()
 
     def run(command: Sequence[str], directory: Path) -> None:
-        environment = others | OF_NO_ACCOUNT
         subprocess.run([BIN / command[0], *command[1:]], cwd=directory, env=environment, check=True)
 
     try:
