@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from benchmarks import REGION, tls_context
 from benchmarks.bench import DELAY, ROOT, Target, certificates, describe_machine
-from scripts.package import BIN
+from scripts.package import BIN, without_account
 
 TABLE_DELAY = 0.004  # seconds: DynamoDB's time for a query
 MEMBERS = [10, 100, 1_000]
@@ -129,7 +129,7 @@ def tutorials_package() -> Path:
     subprocess.run(
         [BIN / "chalice", "package", project / "out"],
         cwd=project,
-        env=os.environ | {"AWS_DEFAULT_REGION": REGION},
+        env=without_account(),
         check=True,
         stdout=subprocess.DEVNULL,
     )

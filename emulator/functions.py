@@ -31,7 +31,7 @@ SECRET = secrets.token_hex(16)
 publishing = threading.Lock()
 unpacking = threading.Lock()
 free_environments = threading.Semaphore(ENVIRONMENTS)
-printed: queue.SimpleQueue[str] = queue.SimpleQueue()
+to_print: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 def apply(output: TextIO) -> None:
@@ -114,18 +114,21 @@ class UnpackedOnce(zipfile.ZipFile):
 def log_and_print(
     log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
 ) -> None:
-    """Writes to CloudWatch Logs, and has the lines printed, each after the function's name."""
+    """Writes to CloudWatch Logs, and has the lines printed after the function's name."""
     with publishing:  # two at once could both create the log group, and one would lose its lines
         log(function, request, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
         for line in text.splitlines():
-            printed.put(f"{name}: {readable(line)}")
+            to_print.put(f"{name}: {readable(line)}")
 
 
 def print_lines(output: TextIO) -> None:
-    """No function waits for this: a terminal can be paused, and the reader of a pipe can end."""
+    """Prints the functions' logs. While a terminal is paused, they wait here, and no function does.
+
+    Those for a pipe that nobody reads any more are dropped.
+    """
     while True:
-        line = printed.get()
+        line = to_print.get()
         with suppress(OSError):
             print(line, file=output, flush=True)
 

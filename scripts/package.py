@@ -20,7 +20,7 @@ LIBRARIES = ("requirements.txt", "vendor")
 KEPT = Path(".chalice/deployments/kept")  # git ignores it, and `make clean` removes it
 NOT_PACKAGED = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
 
-# Chalice asks for a region, though the package is the same for all regions.
+# In place of the caller's settings. Chalice needs a region; the package is the same in all regions.
 OF_NO_ACCOUNT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_CONFIG_FILE": os.devnull,
@@ -89,7 +89,7 @@ def keep(place: Path, make: Callable[[Path], object]) -> None:
 
 
 def without_account() -> dict[str, str]:
-    """The caller's environment, without any setting of AWS."""
+    """The caller's environment, with `OF_NO_ACCOUNT` in place of its AWS settings."""
     others = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
     return others | OF_NO_ACCOUNT
 

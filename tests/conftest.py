@@ -29,6 +29,8 @@ from chalicelib.aws import new_session
 from chalicelib.invocation import log
 from chalicelib.pace import Pace
 from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection, directory_key
+from emulator.emulator import only, with_this_machine
+from scripts.package import without_account
 from tests import tables
 from tests.connections import Connections
 
@@ -251,14 +253,16 @@ def crash() -> None:
     raise Crash
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_account() -> Iterator[None]:
+    """The caller has never touched AWS, and uses no proxy to this machine."""
+    with only(without_account() | {"no_proxy": with_this_machine(os.environ)}):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """AWS as mocked by moto; the user's own configuration is hidden."""
-    for variable in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    """AWS as mocked by moto."""
     # No test uses `requests`; moto would register a thousand addresses with it for each test.
     monkeypatch.setattr("moto.core.models.RESPONSES_METHODS", [])
     with mock_aws():

@@ -128,7 +128,9 @@ def stack(sam_json: Path, parameters: Mapping[str, str]) -> Stack:
     return Stack(expand(sam_json, parameters), parameters)
 
 
-def test_expanding_needs_no_account(sam_json: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expanding_ignores_the_callers_profile(
+    sam_json: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_PROFILE", "of nobody")
     assert expand(sam_json, {})
 

@@ -17,7 +17,7 @@ import yaml  # a dependency of the AWS CLI, which writes templates with it
 from awscli.customizations.cloudformation.yamlhelper import yaml_parse
 
 from emulator.emulator import BIN, REGION, ROOT, aws_environment
-from scripts.package import KEPT
+from scripts.package import KEPT, without_account
 from scripts.package import package as package_project
 from scripts.slim import FOR_TOKENS, PACKAGES
 from tests.e2e.test_five_packages import clone_to
@@ -35,9 +35,8 @@ Template = dict[str, Any]
 
 
 def package_app(project: Path, out: Path) -> Path:
-    """Package the app; returns its template. This needs a region, but no credentials."""
-    no_credentials = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
-    environment = no_credentials | {"AWS_DEFAULT_REGION": REGION}
+    """Package the app; returns its template. This needs no account."""
+    environment = without_account()
     package_project(
         project,
         out,
@@ -711,7 +710,7 @@ def test_the_same_code_gives_the_same_bytes_whatever_the_callers_variables_are(
         "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere"),
         "PYTHONHASHSEED": "1",
         "AWS_PROFILE": "work",
-        "AWS_REGION": "cn-north-1",
+        "AWS_DEFAULT_REGION": "cn-north-1",
         "AWS_CONFIG_FILE": __file__,
     }
     subprocess.run(

@@ -70,7 +70,7 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
     nothing_is_left(own_cloud)
 
 
-def test_the_chat_goes_on_while_its_terminal_is_paused_and_after_a_pipes_reader_ended(
+def test_the_chat_goes_on_while_nobody_reads_its_output(
     tmp_path: Path,
 ) -> None:
     reader, writer = os.pipe()
@@ -88,8 +88,10 @@ def test_the_chat_goes_on_while_its_terminal_is_paused_and_after_a_pipes_reader_
         john.hears("Using nickname: John\nType /help for list of commands.")
         assert emulator.client("logs").describe_log_groups()["logGroups"]
         os.close(reader)
-        john.says("/nick")
-        john.hears("Current nickname: John")
+        for _ in range(2):
+            john.says("/nick")
+            john.hears("Current nickname: John")
+        assert "BrokenPipeError" not in emulator.log.read_text()
 
 
 NEW_HANDLER = """
