@@ -140,6 +140,15 @@ def free_port() -> int:
             return port
 
 
+@pytest.fixture(scope="session", autouse=True)
+def outside_of_make(no_account: None) -> Iterator[None]:
+    """A make that a test starts is not part of `make test`, and does not warn of STACK."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "STACK"):
+            environment.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> None:
     """An account that does not answer, in place of the other tests' fixture, which sets up moto."""
@@ -148,8 +157,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "of nobody")
-    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # a make started here is not part of this one
-        monkeypatch.delenv(name, raising=False)
 
 
 @contextmanager

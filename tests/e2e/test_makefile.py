@@ -24,13 +24,10 @@ from tests.e2e.test_make_run import Script, one_line, script
 
 def make(*arguments: str, cwd: Path = ROOT, **environment: str) -> tuple[int, str]:
     """The exit status of make, and its output without the line about that."""
-    variables = dict(os.environ) | environment
-    for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # it is not part of `make test`
-        variables.pop(name, None)
     made = subprocess.run(
         ["make", "--silent", *arguments],
         cwd=cwd,
-        env=variables,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -424,6 +424,7 @@ def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) ->
                 with denied(account, role, policy, statement["Sid"], action):
                     assert not works(account, deployed), f"{action} of {statement['Sid']}"
                 shown.add(statement["Sid"])
+    assert refusals(account) > 0  # they are seen
     everything_works(account, deployed)
     assert shown >= {"PostToConnections", "UseTable", "ReadIndex"}
 
