@@ -115,7 +115,7 @@ bench: ## Measure how fast a room hears a line (10 minutes; BENCH=--help)
 	$(INSTALL) dev
 	$(BIN)/python -m benchmarks.bench $(BENCH)
 
-# On AWS, with the region and credentials of your environment
+# On AWS; all but `package` use the region and credentials of your environment
 
 package: ## Package for AWS into out/
 	$(INSTALL) run

@@ -23,14 +23,14 @@ from typing import IO, Any, Self
 import boto3
 
 from emulator.processes import clear_up, locked
-from scripts.package import OF_NO_ACCOUNT, package
+from scripts.package import NO_ACCOUNT, package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 EMULATOR_PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 
 HOST = "127.0.0.1"
-REGION = OF_NO_ACCOUNT["AWS_DEFAULT_REGION"]
+REGION = NO_ACCOUNT["AWS_DEFAULT_REGION"]
 DEFAULT_PORT = 4566
 BUCKET = "chalice-chat-local"
 STACK = "ChaliceChat"
@@ -64,7 +64,7 @@ def aws_environment(port: int) -> dict[str, str]:
     """
     return {
         **of_the_caller(KEPT),
-        **OF_NO_ACCOUNT,
+        **NO_ACCOUNT,
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{HOST}:{port}",
         "AWS_PAGER": "",

@@ -114,7 +114,7 @@ class UnpackedOnce(zipfile.ZipFile):
 def log_and_print(
     log: Any, function: Any, request: str, text: str, *others: Any, **options: Any
 ) -> None:
-    """Writes to CloudWatch Logs, and has the lines printed after the function's name."""
+    """Writes to CloudWatch Logs, and queues the lines, with the function's name, for printing."""
     with publishing:  # two at once could both create the log group, and one would lose its lines
         log(function, request, text, *others, **options)
         name = (function.get("config") or function)["FunctionName"]
@@ -123,9 +123,9 @@ def log_and_print(
 
 
 def print_lines(output: TextIO) -> None:
-    """Prints the functions' logs. While a terminal is paused, they wait here, and no function does.
+    """Prints lines. While a terminal is paused, the lines wait here, so that functions need not.
 
-    Those for a pipe that nobody reads any more are dropped.
+    Lines that cannot be printed are dropped: the reader of a pipe may have ended.
     """
     while True:
         line = to_print.get()

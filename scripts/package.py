@@ -20,8 +20,8 @@ LIBRARIES = ("requirements.txt", "vendor")
 KEPT = Path(".chalice/deployments/kept")  # git ignores it, and `make clean` removes it
 NOT_PACKAGED = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
 
-# In place of the caller's settings. Chalice needs a region; the package is the same in all regions.
-OF_NO_ACCOUNT = {
+# Replaces the caller's AWS settings. Chalice needs a region, but any gives the same package.
+NO_ACCOUNT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -89,9 +89,9 @@ def keep(place: Path, make: Callable[[Path], object]) -> None:
 
 
 def without_account() -> dict[str, str]:
-    """The caller's environment, with `OF_NO_ACCOUNT` in place of its AWS settings."""
+    """The caller's environment, with its AWS settings replaced by `NO_ACCOUNT`."""
     others = {name: os.environ[name] for name in os.environ if not name.startswith("AWS_")}
-    return others | OF_NO_ACCOUNT
+    return others | NO_ACCOUNT
 
 
 def main() -> None:

@@ -29,8 +29,9 @@ from chalicelib.aws import new_session
 from chalicelib.invocation import log
 from chalicelib.pace import Pace
 from chalicelib.storage.rows import LIFETIME_SECONDS, Account, Connection, directory_key
-from emulator.emulator import only, with_this_machine
+from emulator.emulator import only
 from scripts.package import without_account
+from scripts.run import PROXIES
 from tests import tables
 from tests.connections import Connections
 
@@ -255,8 +256,9 @@ def crash() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_account() -> Iterator[None]:
-    """The caller has never touched AWS, and uses no proxy to this machine."""
-    with only(without_account() | {"no_proxy": with_this_machine(os.environ)}):
+    """Hides the caller's AWS settings, and the proxies that would get requests to this machine."""
+    ours = without_account()
+    with only({name: ours[name] for name in ours.keys() - PROXIES}):
         yield
 
 

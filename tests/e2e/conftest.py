@@ -101,6 +101,8 @@ def delete(emulator: Emulator, stack: str = STACK) -> None:
     )
 
 
+OF_MAKE = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "PYTHON", "SIGN_IN", "BUCKET", "STACK")
+
 CLOUDS: list[Cloud] = []  # running
 
 
@@ -142,9 +144,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def outside_of_make(no_account: None) -> Iterator[None]:
-    """A make that a test starts is not part of `make test`, and does not warn of STACK."""
+    """A make that a test starts inherits nothing from `make test` or its caller."""
     with pytest.MonkeyPatch.context() as environment:
-        for name in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "STACK"):
+        for name in OF_MAKE:
             environment.delenv(name, raising=False)
         yield
 
