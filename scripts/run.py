@@ -6,6 +6,7 @@ import select
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,6 +17,7 @@ from scripts.address import port as chosen_port
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
+AGAIN_AFTER = 0.5  # seconds
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 
 
@@ -33,7 +35,10 @@ def run(port: int) -> None:
     make, terminal = os.getppid(), select.poll()
     if os.isatty(0):
         terminal.register(0, 0)  # its end may be told only to make, which does not pass it on
-    with Emulator(port, say=say, functions_output=sys.stdout) as emulator:
+    with (
+        Emulator(port, say=say, functions_output=sys.stdout) as emulator,
+        undisturbed_cleanup(),
+    ):
         pool = None
         if people_sign_in:
             say("Creating a user pool")
@@ -101,10 +106,25 @@ The functions' output, errors above all, appears below. Ctrl-C stops everything.
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Handles the first signal; later ones must not interrupt the cleanup."""
+    """Raises Stopped at the first signal, and again until it reaches `undisturbed_cleanup`.
+
+    Python drops exceptions that are raised while it frees a file, such as an HTTP response
+    (`iobase_finalize` in CPython).
+    """
     for each in STOPPING:
         signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER)
     raise Stopped
+
+
+@contextlib.contextmanager
+def undisturbed_cleanup() -> Iterator[None]:
+    """Once its block has ended, `stop` raises nothing more."""
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def main() -> None:
@@ -113,7 +133,8 @@ def main() -> None:
             signal.signal(number, stop)
     command = {"run": run, "redeploy": redeploy}[sys.argv[1]]
     try:
-        command(chosen_port())
+        with undisturbed_cleanup():
+            command(chosen_port())
     except Stopped:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)

@@ -289,12 +289,32 @@ boto3.Session.client = careless
 runpy.run_module("scripts.run", run_name="__main__")
 """
 
+FINALIZED = """
+import io, runpy, signal, boto3
+
+create = boto3.Session.client
+
+class File(io.RawIOBase):
+    def close(self):
+        if not self.closed:
+            super().close()
+            signal.raise_signal(signal.SIGTERM)
+
+def careless(*arguments, **options):
+    File()
+    return create(*arguments, **options)
+
+boto3.Session.client = careless
+runpy.run_module("scripts.run", run_name="__main__")
+"""
+
 
 @pytest.mark.parametrize(
     "code",
     [
         pytest.param(INTERRUPTED, id="before it knows that the emulator has started"),
         pytest.param(CARELESS, id="where a library catches every exception, as boto3 does"),
+        pytest.param(FINALIZED, id="where Python drops every exception, as a file is freed"),
     ],
 )
 def test_no_signal_is_lost(code: str) -> None:
