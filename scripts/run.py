@@ -17,7 +17,7 @@ from scripts.address import port as chosen_port
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}
-AGAIN_AFTER = 0.5  # seconds
+REPEATED_AFTER = 0.5  # seconds; blocks usually end sooner
 PEOPLE = ("John", "Jenny")  # with accounts, if people sign in
 
 
@@ -35,10 +35,7 @@ def run(port: int) -> None:
     make, terminal = os.getppid(), select.poll()
     if os.isatty(0):
         terminal.register(0, 0)  # its end may be told only to make, which does not pass it on
-    with (
-        Emulator(port, say=say, functions_output=sys.stdout) as emulator,
-        undisturbed_cleanup(),
-    ):
+    with Emulator(port, say=say, functions_output=sys.stdout) as emulator, stoppable():
         pool = None
         if people_sign_in:
             say("Creating a user pool")
@@ -106,34 +103,32 @@ The functions' output, errors above all, appears below. Ctrl-C stops everything.
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Raises Stopped at the first signal, and again until it reaches `undisturbed_cleanup`.
+    """Raises Stopped, and repeats that until the block of `stoppable` ends.
 
     Python drops exceptions that are raised while it frees a file, such as an HTTP response
     (`iobase_finalize` in CPython).
     """
-    for each in STOPPING:
-        signal.signal(each, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_AFTER)
+    signal.setitimer(signal.ITIMER_REAL, REPEATED_AFTER)
     raise Stopped
 
 
 @contextlib.contextmanager
-def undisturbed_cleanup() -> Iterator[None]:
-    """Once its block has ended, `stop` raises nothing more."""
+def stoppable() -> Iterator[None]:
+    """Lets `stop` end the block, but not interrupt the cleanup after it."""
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPPING, signal.SIGALRM})
 
 
 def main() -> None:
+    signal.signal(signal.SIGALRM, stop)
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
     command = {"run": run, "redeploy": redeploy}[sys.argv[1]]
     try:
-        with undisturbed_cleanup():
+        with stoppable():
             command(chosen_port())
     except Stopped:
         with contextlib.suppress(OSError):  # the terminal may be gone

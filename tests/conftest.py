@@ -256,7 +256,7 @@ def crash() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_account() -> Iterator[None]:
-    """Hides the caller's AWS settings, and the proxies that would get requests to this machine."""
+    """Hides the caller's AWS settings, and proxies that would get requests to this machine."""
     ours = without_account()
     with only({name: ours[name] for name in ours.keys() - PROXIES}):
         yield

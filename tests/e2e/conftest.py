@@ -144,7 +144,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def outside_of_make(no_account: None) -> Iterator[None]:
-    """A make that a test starts inherits nothing from `make test` or its caller."""
+    """A make that a test starts inherits none of `OF_MAKE` from `make test` or its caller."""
     with pytest.MonkeyPatch.context() as environment:
         for name in OF_MAKE:
             environment.delenv(name, raising=False)

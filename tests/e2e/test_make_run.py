@@ -325,6 +325,36 @@ def test_no_signal_is_lost(code: str) -> None:
     nothing_is_left(port)
 
 
+CLEANUP = """
+import runpy, signal, time
+from emulator.emulator import Emulator, Failure
+
+stop = Emulator._stop
+
+def deploy(*arguments, **options):
+    {ending}
+
+def slow(*arguments):
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(1)
+    stop(*arguments)
+    print("Cleaned up.")
+
+Emulator.deploy, Emulator._stop = deploy, slow
+runpy.run_module("scripts.run", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("ending", ["signal.raise_signal(signal.SIGINT)", "raise Failure('no')"])
+def test_no_signal_disturbs_the_cleanup(ending: str) -> None:
+    port = free_port()
+    code = CLEANUP.format(ending=ending)
+    with script("run", port, command=[sys.executable, "-c", code, "run"]) as run:
+        run.ends()
+        assert "Cleaned up." in run.printed
+    nothing_is_left(port)
+
+
 def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
     port = free_port()
     with script("redeploy", port) as redeploy:

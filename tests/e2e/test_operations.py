@@ -424,7 +424,7 @@ def test_nothing_is_allowed_that_is_not_needed(account: Cloud, deployed: str) ->
                 with denied(account, role, policy, statement["Sid"], action):
                     assert not works(account, deployed), f"{action} of {statement['Sid']}"
                 shown.add(statement["Sid"])
-    assert refusals(account) > already_refused  # so the next line would notice one
+    assert refusals(account) > already_refused  # they are logged, so the next line can notice them
     everything_works(account, deployed)
     assert shown >= {"PostToConnections", "UseTable", "ReadIndex"}
 
