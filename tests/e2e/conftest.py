@@ -103,6 +103,7 @@ def delete(emulator: Emulator, stack: str = STACK) -> None:
 
 OF_MAKE = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "PYTHON", "SIGN_IN", "BUCKET", "STACK")
 
+RESERVED: list[socket.socket] = []  # until the process ends
 CLOUDS: list[Cloud] = []  # running
 
 
@@ -134,11 +135,20 @@ def last_output(cloud: Cloud) -> str:
 
 
 def free_port() -> int:
-    """Below the ports that systems give to outgoing connections: one might take it meanwhile."""
+    """Below the ports that systems give to outgoing connections: one might take it meanwhile.
+
+    No other test gets it, in any process: this process keeps the UDP port with the same number.
+    """
     while True:
         port = 10_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe, suppress(OSError):
+        with (
+            suppress(OSError),
+            socket.socket() as probe,
+            socket.socket(type=socket.SOCK_DGRAM) as reserved,
+        ):
             probe.bind((HOST, port))
+            reserved.bind((HOST, port))
+            RESERVED.append(reserved.dup())
             return port
 
 
