@@ -21,11 +21,10 @@ UPGRADE :=
 
 # Of the caller's variables for Python, pip and uv, only those of the package registry count.
 REGISTRY := %INDEX %INDEX_URL UV_INDEX_% %FIND_LINKS %HOST %PROXY %CERT %CERTS %TLS %TIMEOUT %RETRIES \
-	%KEYRING_PROVIDER %OFFLINE %CACHE_DIR %LINK_MODE %CONFIG_FILE
+	%KEYRING_PROVIDER %OFFLINE %CACHE_DIR %LINK_MODE PIP_CONFIG_FILE
 unexport VIRTUAL_ENV $(filter-out $(REGISTRY) PYTHONIOENCODING PYTHONUTF8, \
 	$(filter PYTHON% PIP_% UV_%,$(.VARIABLES)))
 export PORT SIGN_IN
-export PIP_USER := 0# though a pip.conf may say otherwise
 
 BIN := .venv/bin
 AWS := $(BIN)/aws

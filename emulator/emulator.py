@@ -23,7 +23,7 @@ from typing import IO, Any, Self
 import boto3
 
 from emulator.processes import clear_up, locked
-from scripts.package import NO_ACCOUNT, package
+from scripts.package import NO_ACCOUNT, Failure, package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -44,17 +44,10 @@ READY_WITHIN = 60.0  # seconds; usually it takes 1, but a laptop that wakes up i
 CLEARED_WITHIN = 3.0  # seconds, to clear up after an emulator that was killed
 GOODBYE_WITHIN = 3.0  # seconds; half a second is enough, unless the machine stalls
 
-# Of the caller's environment, a process of the local chat gets these. Commands get REGISTRY too.
+# Of the caller's environment, a process of the local chat gets these. Commands get NETWORK too.
 KEPT = re.compile(r"PATH|HOME|LANG|LC_\w+|TERM|TMPDIR")
-REGISTRY = re.compile(
-    r"PIP_(\w*(INDEX_URL|FIND_LINKS|HOST|PROXY|CERT|CACHE_DIR|CONFIG_FILE|TIMEOUT|RETRIES))"
-    r"|\w+_(proxy|PROXY)|SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE"
-)
+NETWORK = re.compile(r"\w+_(proxy|PROXY)|SSL_CERT_\w+|(REQUESTS|CURL)_CA_BUNDLE")
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-
-class Failure(Exception):
-    """An error that the user can fix. Its message is one line: the fault and the remedy."""
 
 
 def aws_environment(port: int) -> dict[str, str]:
@@ -219,13 +212,15 @@ class Emulator:
         """The app's template, with its code uploaded."""
         out = self.directory / "out"
         self._say("Packaging the app")
-        package(project, out, lambda command, copy: self.run(*command, cwd=copy))
+        package(project, out, self.run)
         self._say("Uploading it")
         self.client("s3").create_bucket(Bucket=BUCKET)
         template = out / "template.yml"
         self.run(
-            *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
-            *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
+            [
+                *("aws", "cloudformation", "package", "--template-file", str(out / "sam.json")),
+                *("--s3-bucket", BUCKET, "--output-template-file", str(template)),
+            ]
         )
         return template
 
@@ -236,9 +231,11 @@ class Emulator:
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
         self.run(
-            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
-            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
-            *("--no-fail-on-empty-changeset", *overrides),
+            [
+                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+                *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+                *("--no-fail-on-empty-changeset", *overrides),
+            ]
         )
 
     def url(self, stack: str = STACK) -> str:
@@ -251,17 +248,20 @@ class Emulator:
         api = outputs(self.client("cloudformation"), stack).get("RestAPIId")
         return f"http://{endpoint_of(self.port, api)}/" if api else None
 
-    def run(self, *command: str, cwd: Path = ROOT) -> None:
+    def run(
+        self, command: Sequence[str], cwd: Path = ROOT, variables: Mapping[str, str] | None = None
+    ) -> None:
         """Runs a program of .venv, and prints its output if it fails.
 
         The program joins the process group of the emulator that this object started, and so ends
         with it.
         """
         self.require_alive()
+        own = {**(variables or {}), "TMPDIR": str(self._temporary)}
         done = subprocess.run(
             [BIN / command[0], *command[1:]],
             cwd=cwd,
-            env=of_the_caller(REGISTRY) | self.environment | {"TMPDIR": str(self._temporary)},
+            env=of_the_caller(NETWORK) | self.environment | own,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -6,7 +6,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from emulator.emulator import REGION, Emulator, Failure
+from emulator.emulator import REGION, Emulator
+from scripts.package import Failure
 
 FLOWS = ["ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
 

@@ -21,11 +21,11 @@ from emulator.emulator import (
     HOST,
     STACK,
     Emulator,
-    Failure,
     outputs,
     variable,
     with_this_machine,
 )
+from scripts.package import Failure
 
 
 class Output(io.FileIO):

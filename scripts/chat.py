@@ -14,9 +14,10 @@ from contextlib import suppress
 import websocket
 from websocket import _wsdump
 
-from emulator.emulator import STACK, Failure
+from emulator.emulator import STACK
 from emulator.user_pool import token_for
 from scripts.address import chat_of, new_parser, refusal, run
+from scripts.package import Failure
 
 ERASE_LINE = "\r\033[K"
 REPLIES_WITHIN = 10.0  # seconds

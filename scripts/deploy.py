@@ -12,8 +12,9 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
-from emulator.emulator import BIN, ROOT, Failure
+from emulator.emulator import BIN, ROOT
 from scripts.address import run
+from scripts.package import Failure
 
 # CloudFormation updates no stack in one of these states.
 WAYS_OUT = {

@@ -2,13 +2,19 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from emulator.processes import locked
 from scripts import slim
@@ -28,7 +34,22 @@ NO_ACCOUNT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
-Run = Callable[[Sequence[str], Path], object]  # a command of .venv, in a directory
+# pip's settings of the package registry. Others could change what Chalice gets from pip.
+SECTIONS = ("global", "download", ":env:")  # of pip's configuration; the last one counts
+REGISTRY = re.compile(
+    rf"^({'|'.join(SECTIONS)})\.(index-url|extra-index-url|no-index|find-links|trusted-host|proxy|cert|client-cert"
+    r"|keyring-provider|cache-dir|timeout|default-timeout|retries)=(.*)$",
+    re.MULTILINE,
+)
+PINNED = re.compile(r"^[\w.-]+ *==[^\\#\n]*", re.MULTILINE)  # in requirements.txt
+LAMBDA = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
+
+# A command of .venv, in a directory, with further variables.
+Run = Callable[[Sequence[str], Path, dict[str, str]], object]
+
+
+class Failure(Exception):
+    """An error that the user can fix. Its message is one line: the fault and the remedy."""
 
 
 def package(project: Path, out: Path, run: Run) -> None:
@@ -36,6 +57,8 @@ def package(project: Path, out: Path, run: Run) -> None:
 
     By itself, Chalice reinstalls the requirements after each change of the code. Here the libraries
     are kept until the requirements or `vendor` change, and the package until anything changes.
+
+    Raises a Failure if pip cannot get a library: Chalice would only warn of some.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(project / ".chalice"), tempfile.TemporaryDirectory(dir=out) as directory:
@@ -47,11 +70,13 @@ def package(project: Path, out: Path, run: Run) -> None:
         if packaged.exists():
             shutil.copytree(packaged, out, dirs_exist_ok=True)
             return
+        settings = {} if libraries.exists() else registry()
         if libraries.exists():
             shutil.rmtree(copy / "vendor", ignore_errors=True)
             (copy / "requirements.txt").write_text("")
-        run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy)
+        run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy, settings)
         if not libraries.exists():
+            require_libraries((copy / "requirements.txt").read_text(), out / slim.PACKAGE)
             keep(libraries, lambda new: slim.extract_libraries(out / slim.PACKAGE, new))
         slim.slim(out, libraries)
         files = (*slim.PACKAGES, "sam.json")
@@ -77,6 +102,32 @@ def digest(*places: Path) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
 
 
+def registry() -> dict[str, str]:
+    """pip's settings of the package registry, as variables; pip's files are ignored besides."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    found = REGISTRY.findall(subprocess.check_output(pip, text=True))
+    return {"PIP_CONFIG_FILE": os.devnull} | {
+        f"PIP_{name.upper().replace('-', '_')}": " ".join(literal_eval(value).split())
+        for _, name, value in sorted(found, key=lambda each: SECTIONS.index(each[0]))
+    }
+
+
+def require_libraries(requirements: str, archive: Path) -> None:
+    with zipfile.ZipFile(archive) as files:
+        there = {
+            canonicalize_name(name.partition("-")[0])
+            for name in files.namelist()
+            if ".dist-info" in name
+        }
+    for pinned in map(Requirement, PINNED.findall(requirements)):
+        is_needed = pinned.marker is None or pinned.marker.evaluate(LAMBDA)
+        if is_needed and canonicalize_name(pinned.name) not in there:
+            raise Failure(
+                f"The package lacks {pinned.name}{pinned.specifier}, which pip could not get for "
+                "Lambda, that is for Linux; retry, or look at pip's settings."
+            )
+
+
 def keep(place: Path, make: Callable[[Path], object]) -> None:
     """Replaces the kept directory of this kind; after an interruption, none is kept."""
     kind = place.name.partition("-")[0]
@@ -97,13 +148,17 @@ def without_account() -> dict[str, str]:
 def main() -> None:
     environment = without_account()
 
-    def run(command: Sequence[str], directory: Path) -> None:
-        subprocess.run([BIN / command[0], *command[1:]], cwd=directory, env=environment, check=True)
+    def run(command: Sequence[str], directory: Path, settings: dict[str, str]) -> None:
+        subprocess.run(
+            [BIN / command[0], *command[1:]], cwd=directory, env=environment | settings, check=True
+        )
 
     try:
         package(ROOT, ROOT / sys.argv[1], run)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
+    except Failure as failure:
+        sys.exit(str(failure))
 
 
 if __name__ == "__main__":

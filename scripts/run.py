@@ -11,9 +11,10 @@ from types import FrameType
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emulator.emulator import BIN, HOST, Emulator, Failure, variable
+from emulator.emulator import BIN, HOST, Emulator, variable
 from emulator.user_pool import UserPool
 from scripts.address import port as chosen_port
+from scripts.package import Failure
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import scripts.deploy
-from emulator.emulator import Failure
 from scripts.deploy import deploy
+from scripts.package import Failure
 
 NUMBERS = count()
 Event = dict[str, Any]

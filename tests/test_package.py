@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts import slim
-from scripts.package import KEPT, package
+from scripts.package import KEPT, Failure, package
 
 FILES = ("deployment.zip", "authorizer.zip", "sam.json")
 
@@ -42,9 +43,10 @@ class Project:
         assert {path.name for path in out.iterdir()} == set(FILES)
         return {name: (out / name).read_bytes() for name in FILES}
 
-    def _chalice(self, command: Sequence[str], copy: Path) -> None:
+    def _chalice(self, command: Sequence[str], copy: Path, environment: dict[str, str]) -> None:
         requirements = (copy / "requirements.txt").read_text()
         self.calls.append(requirements)
+        self.environment = environment
         out = Path(command[-1])
         (out / "sam.json").write_text('{"Resources": {"Authorize": {"Properties": {}}}}')
         with zipfile.ZipFile(out / "deployment.zip", "w") as archive:
@@ -150,3 +152,54 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, rewrite: Callable[..., None], num
             raise KeyboardInterrupt
 
     monkeypatch.setattr(slim, "rewrite", interrupted)
+
+
+PINNED = "Other_Name==1.0 ; python_version >= '3.11' \\\n    --hash=sha256:0\n    # via nothing\n"
+
+
+def test_a_package_without_one_of_its_libraries_is_refused_and_not_kept(project: Project) -> None:
+    """Chalice only warns of libraries that pip could not get."""
+    (project.directory / "requirements.txt").write_text(f"{PINNED}jwt==2\n")
+    project.vendors("# jwt")
+    (project.directory / "vendor" / "jwt-2.dist-info").write_text("")
+    for _ in range(2):
+        with pytest.raises(Failure, match=re.escape("The package lacks Other_Name==1.0, ")):
+            project.packaged()
+    assert not (project.directory / KEPT).exists()
+    (project.directory / "vendor" / "other_name-1.0.dist-info").write_text("")
+    assert project.packaged()
+
+
+def test_of_the_settings_of_pip_only_those_of_the_registry_count(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "pip.conf"
+    file.write_text(
+        """[global]
+index-url = https://packages.example/simple
+extra-index-url =
+    https://one.example/simple
+    https://two.example/simple
+trusted-host = packages.example
+require-hashes = true
+constraint = nowhere.txt
+[download]
+no-deps = true
+trusted-host = one.example
+"""
+    )
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    monkeypatch.setenv("PIP_INDEX_URL", "https://variable.example/simple")
+    monkeypatch.setenv("PIP_DRY_RUN", "1")
+    project.packaged()
+    assert {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "https://variable.example/simple",
+        "PIP_EXTRA_INDEX_URL": "https://one.example/simple https://two.example/simple",
+        "PIP_TRUSTED_HOST": "one.example",
+    }.items() <= project.environment.items()
+    assert not {"PIP_DRY_RUN", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT", "PIP_NO_DEPS"}.intersection(
+        project.environment
+    )

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from chalicelib.storage import Connection
 from chalicelib.storage.rows import LIFETIME_SECONDS
-from emulator.emulator import Failure
 from scripts import people
+from scripts.package import Failure
 from tests.conftest import Chat, Person, requests
 
 NOON = 1_750_075_200  # in UTC

@@ -40,8 +40,8 @@ def package_app(project: Path, out: Path) -> Path:
     package_project(
         project,
         out,
-        lambda command, copy: subprocess.run(
-            [BIN / command[0], *command[1:]], cwd=copy, env=environment, check=True
+        lambda command, copy, settings: subprocess.run(
+            [BIN / command[0], *command[1:]], cwd=copy, env=environment | settings, check=True
         ),
     )
     return out / "sam.json"

@@ -9,7 +9,7 @@ import inspect
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,8 @@ from awscli.clidriver import create_clidriver
 from botocore.config import Config
 from playwright.sync_api import Browser
 
-from emulator.emulator import (
-    HOST,
-    REGION,
-    ROOT,
-    STACK,
-    Emulator,
-    Failure,
-    aws_environment,
-    only,
-)
+from emulator.emulator import HOST, REGION, ROOT, STACK, Emulator, aws_environment, only
+from scripts.package import Failure
 from tests.e2e.actors import PATIENCE, Person, company
 from tests.e2e.small_chat import SmallChat, small_chat
 from tests.e2e.tabs import OpenTab, Tab, chromium, tabs
@@ -67,9 +59,11 @@ class Quick(Emulator):
 
     _deployed_at = 0  # Unix time, in whole seconds
 
-    def run(self, *command: str, cwd: Path = ROOT) -> None:
+    def run(
+        self, command: Sequence[str], cwd: Path = ROOT, variables: Mapping[str, str] | None = None
+    ) -> None:
         if command[0] != "aws":
-            super().run(*command, cwd=cwd)
+            super().run(command, cwd, variables)
             return
         self.wait_until_ready()
         data = str(Path(awscli.__file__).parent / "data")

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from emulator.emulator import EMULATOR_PYTHON, ROOT, Emulator, Failure, aws_environment
+from emulator.emulator import EMULATOR_PYTHON, ROOT, Emulator, aws_environment
 from emulator.function_process import on_this_machine
+from scripts.package import Failure
 from tests.e2e.conftest import Cloud
 
 FUNCTION = """

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 import websocket
 
-from emulator.emulator import Failure
+from scripts.package import Failure
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import Cloud, eventually
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from emulator.emulator import HOST, ROOT, Emulator, Failure, directory_of
-from scripts.package import KEPT, package
+from emulator.emulator import HOST, ROOT, Emulator, directory_of
+from scripts.package import KEPT, Failure, package
 from scripts.run import redeploy
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
@@ -194,7 +194,7 @@ def test_a_change_of_the_code_does_not_install_the_requirements_again(tmp_path: 
 
 def packaged(project: Path) -> zipfile.ZipFile:
     emulator = Emulator(free_port(), project / "emulator")
-    package(project, project / "out", lambda command, copy: emulator.run(*command, cwd=copy))
+    package(project, project / "out", emulator.run)
     return zipfile.ZipFile(io.BytesIO((project / "out" / "deployment.zip").read_bytes()))
 
 
@@ -327,7 +327,8 @@ def test_no_signal_is_lost(code: str) -> None:
 
 CLEANUP = """
 import runpy, signal, time
-from emulator.emulator import Emulator, Failure
+from emulator.emulator import Emulator
+from scripts.package import Failure
 
 stop = Emulator._stop
 

@@ -167,8 +167,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         pinned.write_text(f"tiny @ {wheel.as_uri()} --hash=sha256:{digest}\n# {layer}\n")
     hostile = tmp_path_factory.mktemp("hostile")
     (hostile / "json.py").write_text("raise RuntimeError('the wrong module')\n")
-    (hostile / "pip.conf").write_text("[global]\nuser = true\n")
     nowhere = str(hostile / "nowhere")
+    (hostile / "pip.conf").write_text(
+        f"[global]\nuser = true\ndry-run = true\n[install]\nroot = {nowhere}\nplatform = any\n"
+    )
+    (hostile / "uv").mkdir()
+    (hostile / "uv" / "uv.toml").write_text(f'[pip]\ntarget = "{nowhere}"\n')
+    (clone.parent / "pyproject.toml").write_text(f'[tool.uv.pip]\nprefix = "{nowhere}"\n')
     status, printed = make(
         *("url", f"PYTHON={sys.executable}"),
         cwd=clone,
@@ -183,10 +188,12 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         PYTHONPATH=str(hostile),
         PYTHONPYCACHEPREFIX=nowhere,
         PYTHONSAFEPATH="1",
+        UV_CONFIG_FILE=str(hostile / "uv" / "uv.toml"),
         UV_DRY_RUN="1",
         UV_PYTHON="3.5",
         UV_TARGET=nowhere,
         VIRTUAL_ENV=nowhere,
+        XDG_CONFIG_HOME=str(hostile),
     )
     assert status == 0, printed
     assert not Path(nowhere).exists()
@@ -296,7 +303,11 @@ def silent_index() -> Iterator[socket.socket]:
         yield index
 
 
-@pytest.mark.parametrize("setting", ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL", "file"])
+VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+IN_PIP_CONF = {"index-url": "{0}", "extra-index-url": "\n  {0}/one\n  {0}/other"}
+
+
+@pytest.mark.parametrize("setting", [*VARIABLES, *IN_PIP_CONF])
 def test_control_c_leaves_nothing_of_an_install_from_the_registry_of_this_machine(
     clone: Path,
     silent_index: socket.socket,
@@ -305,12 +316,14 @@ def test_control_c_leaves_nothing_of_an_install_from_the_registry_of_this_machin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = f"http://{HOST}:{silent_index.getsockname()[1]}/simple"
-    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", HOST)
-    monkeypatch.setenv(setting, url)
-    if setting == "file":
-        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
+    if setting in VARIABLES:
+        monkeypatch.setenv(setting, url)
+    else:
+        value = IN_PIP_CONF[setting].format(url)
+        (tmp_path / "pip.conf").write_text(f"[global]\n{setting} = {value}\n")
         monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     requirements = clone / "requirements" / "run.txt"
     tiny = requirements.read_text()

@@ -16,8 +16,9 @@ import websocket
 from playwright.sync_api import Browser
 
 from emulator import user_pool
-from emulator.emulator import BIN, ROOT, Emulator, Failure
+from emulator.emulator import BIN, ROOT, Emulator
 from emulator.user_pool import UserPool
+from scripts.package import Failure
 from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import Cloud, eventually, free_port
 from tests.e2e.tabs import tabs
