@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import websocket
-from websocket import _wsdump
+from websocket import ABNF, _wsdump
 
+from chalicelib.pace import BURST, RATE, weight
 from emulator.emulator import STACK
 from emulator.user_pool import token_for
 from scripts.address import chat_of, new_parser, refusal, run
@@ -22,43 +24,54 @@ from scripts.package import Failure
 ERASE_LINE = "\r\033[K"
 REPLIES_WITHIN = 10.0  # seconds
 LAST_REPLIES_WITHIN = 1  # seconds after the end of a pipe, in which others may be heard
+AT_ONCE = BURST - 5  # frames; the network may bring the next ones closer together
+REASONS = {1009: "a line has 32,768 bytes at most"}  # API Gateway gives none
 
 
 class Conversation(websocket.WebSocket):
     """Ends the program when the server ends the connection."""
 
+    with_a_person = True  # at a terminal
     shown = threading.Event()
+    due = 0.0  # when the next line may be sent, if it weighs nothing
+    end: str | None = None  # the reason, once the server has ended the connection
 
-    def send(self, *arguments: object, **options: object) -> int:
-        """Sends; after a line of a pipe, waits for the reply: frames may overtake each other.
+    def send(self, line: bytes | str, opcode: int = ABNF.OPCODE_TEXT) -> int:
+        """Sends; a line of a pipe at the chat's pace and after the reply to the line before.
 
-        Ignores a broken connection: the receiving thread reports it.
+        Frames may overtake each other. Ignores a broken connection: the receiving thread reports
+        it.
         """
+        is_piped = opcode == ABNF.OPCODE_TEXT and not self.with_a_person
+        if is_piped:
+            text = line if isinstance(line, str) else line.decode()
+            self.due = max(self.due, time.monotonic() - AT_ONCE / RATE) + weight(text) / RATE
+            time.sleep(max(0.0, self.due - time.monotonic()))
         self.shown.clear()
         sent = 0
         with suppress(websocket.WebSocketException, OSError):
-            sent = int(super().send(*arguments, **options))  # type: ignore[arg-type]
-        if not sys.stdin.isatty():
+            sent = super().send(line, opcode)
+        if is_piped:
             self.shown.wait(REPLIES_WITHIN)
         return sent
 
-    def recv_frame(self) -> websocket.ABNF:
+    def recv_frame(self) -> ABNF:
         self.shown.set()  # the previous frame
         try:
             frame = super().recv_frame()  # type: ignore[no-untyped-call]
         except (websocket.WebSocketException, OSError) as error:
-            end(f"the connection broke: {error}")
-        if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
+            self.ends(f"the connection broke: {error}")
+        if frame.opcode == ABNF.OPCODE_CLOSE:
             code = int.from_bytes(frame.data[:2], "big")
-            end(f"{frame.data[2:].decode(errors='replace') or 'no reason given'} (code {code})")
+            reason = frame.data[2:].decode(errors="replace") or REASONS.get(code)
+            self.ends(f"{reason or 'no reason given'} (code {code})")
         return frame
 
-
-def end(reason: str) -> None:
-    """Ends the program from the receiving thread: only a signal interrupts input()."""
-    print(f"{ERASE_LINE}Disconnected by the server: {reason}", flush=True)
-    os.kill(os.getpid(), signal.SIGINT)
-    sys.exit()  # this thread
+    def ends(self, reason: str) -> None:
+        """Ends the program from the receiving thread: only a signal interrupts input()."""
+        Conversation.end = f"Disconnected by the server: {reason}"
+        os.kill(os.getpid(), signal.SIGUSR1)  # a script may ignore SIGINT
+        sys.exit()  # this thread
 
 
 def main() -> None:
@@ -75,17 +88,22 @@ def main() -> None:
         websocket.create_connection, class_=Conversation
     )
     sys.argv = ["wsdump", url]
-    if not sys.stdin.isatty():
+    Conversation.with_a_person = sys.stdin.isatty() and sys.stdout.isatty()
+    if not Conversation.with_a_person:
         sys.argv += ["--raw", "--eof-wait", str(LAST_REPLIES_WITHIN)]
     elif "token=" not in url:
         print("The first line that you type is your nickname.")
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
-        _wsdump.main()
+        with suppress(KeyboardInterrupt):
+            _wsdump.main()
     except (websocket.WebSocketException, OSError) as error:
         hint = "; with `make run SIGN_IN=on`: make chat AS=John"
         raise Failure(f"No connection to {chat.url}: {refusal(error, hint)}") from None
-    except KeyboardInterrupt:
-        pass
+    if Conversation.end and not Conversation.with_a_person:
+        raise Failure(Conversation.end)
+    if Conversation.end:
+        print(f"{ERASE_LINE}{Conversation.end}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import shlex
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import websocket
 
+from chalicelib.pace import BURST
 from scripts.chat import Conversation
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import eventually
@@ -29,6 +29,15 @@ ENCODINGS = [
 
 def chat(url: str) -> Terminal:
     return Terminal(sys.executable, "-m", "scripts.chat", "--url", url)
+
+
+def piped(url: str, lines: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.chat", "--url", url],
+        input=lines,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_it_says_what_the_first_line_is(empty_chat: str) -> None:
@@ -79,13 +88,7 @@ def test_what_comes_from_a_pipe_is_answered_before_it_ends(
     empty_chat: str, arrive: Callable[..., Person]
 ) -> None:
     jenny = arrive("Jenny", "tea")
-    ended = subprocess.run(
-        [sys.executable, "-m", "scripts.chat", "--url", empty_chat],
-        input="John\n/join tea\nHi\n",
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
+    ended = piped(empty_chat, "John\n/join tea\nHi\n")
     assert (ended.stdout, ended.stderr, ended.returncode) == (
         "Using nickname: John\nType /help for list of commands.\n"
         'Joined chat room "tea"\nJohn: Hi\n',
@@ -93,6 +96,23 @@ def test_what_comes_from_a_pipe_is_answered_before_it_ends(
         0,
     )
     jenny.hears("John joined room.", "John: Hi", "John left room.")
+
+
+def test_lines_from_a_pipe_keep_to_the_pace_of_the_chat(empty_chat: str) -> None:
+    lines = [f"text {n}" for n in range(BURST + 10)]
+    ended = piped(empty_chat, "\n".join(["John", "/join tea", *lines]))
+    assert ended.stdout.splitlines()[3:] == [f"John: {line}" for line in lines]
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_a_line_that_is_too_long_fails(empty_chat: str) -> None:
+    """So does the script that sent it."""
+    ended = piped(empty_chat, f"John\n/join tea\n{'x' * 32_769}\n")
+    assert ended.stdout.endswith('\nJoined chat room "tea"\n')
+    assert ended.stderr == (
+        "Disconnected by the server: a line has 32,768 bytes at most (code 1009)\n"
+    )
+    assert ended.returncode == 1
 
 
 def test_a_pipe_that_closes_is_no_error(empty_chat: str) -> None:
@@ -117,23 +137,25 @@ def resetting() -> Iterator[str]:
         yield url
 
 
-def test_a_broken_connection_is_reported(resetting: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "scripts.chat", "--url", resetting],
-        input="John\nHi\n",
-        capture_output=True,
-        text=True,
-    )
-    assert "Disconnected by the server: the connection broke: " in ended.stdout
-    assert (ended.stderr, ended.returncode) == ("", 0)
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_broken_connection_is_reported(resetting: str, handler: signal.Handlers) -> None:
+    """Also in the background of a script, where SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        ended = piped(resetting, "John\nHi\n" * 3)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("Disconnected by the server: the connection broke: ")
+    assert ended.returncode == 1
 
 
 def test_typing_after_the_break_does_not_hide_the_report(
-    resetting: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    resetting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     signals: list[int] = []
     monkeypatch.setattr("os.kill", lambda _, number: signals.append(number))
+    monkeypatch.setattr(Conversation, "end", None)
     conversation = websocket.create_connection(resetting, class_=Conversation)
     conversation.send("John")
     select.select([conversation], [], [])
@@ -141,5 +163,5 @@ def test_typing_after_the_break_does_not_hide_the_report(
     with pytest.raises(SystemExit):
         conversation.recv()
     conversation.send("Hi")
-    assert "Disconnected by the server: the connection broke: " in capsys.readouterr().out
-    assert signals == [signal.SIGINT]
+    assert str(Conversation.end).startswith("Disconnected by the server: the connection broke: ")
+    assert signals == [signal.SIGUSR1]
