@@ -28,14 +28,15 @@ export PORT SIGN_IN
 
 BIN := .venv/bin
 AWS := $(BIN)/aws
-INSTALL = @PYTHON="$(PYTHON)" CHOSEN="$(filter-out file,$(origin PYTHON))" sh scripts/install
+# A variable as given, for a shell: in a nickname, say, make and shells would expand characters.
+quoted = '$(subst ','\'',$(value $1))'
+unexport STACK URL AS NICKNAME ROOM EVERYBODY EMAIL MINUTES
+
+INSTALL = @PYTHON=$(call quoted,PYTHON) CHOSEN="$(filter-out file,$(origin PYTHON))" sh scripts/install
 
 # The chat for chat, url, people, kick, smoke and load: the one here, unless another is named.
-WHERE = $(if $(filter command,$(origin URL)),--url "$(URL)",$(if $(filter command,$(origin STACK)),--stack "$(STACK)"))
-
-# A variable as given, for a shell. A nickname may hold characters that make and shells expand.
-unexport NICKNAME ROOM
-quoted = '$(subst ','\'',$(value $1))'
+is_given = $(filter command,$(origin $1))
+WHERE = $(if $(call is_given,URL),--url=$(call quoted,URL),$(if $(call is_given,STACK),--stack=$(call quoted,STACK)))
 
 .DEFAULT_GOAL := help
 .PHONY: help run redeploy chat url people kick smoke load test browsers check format bench package deploy monitor logs delete lock clean
@@ -57,7 +58,7 @@ redeploy: ## Deploy the changed code to the chat that `make run` started (same P
 
 chat: ## Chat here (same PORT, AS=John to sign in), or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.chat $(WHERE) $(if $(AS),--as "$(AS)")
+	@exec $(BIN)/python -m scripts.chat $(WHERE) $(if $(call is_given,AS),--as=$(call quoted,AS))
 
 url: ## Print the addresses of the page and the chat here, or on AWS (STACK=ChaliceChat)
 	$(INSTALL) run
@@ -121,31 +122,31 @@ package: ## Package for AWS into out/
 	$(BIN)/python -m scripts.package out
 
 deploy: ## Deploy to AWS (BUCKET=yours, STACK=ChaliceChat, PARAMETERS="RequestRate=100 ...")
-	@test "$(BUCKET)" || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
+	@test $(call quoted,BUCKET) || { echo "Which bucket? Create one with 'aws s3 mb s3://NAME', then: make deploy BUCKET=NAME" >&2; exit 1; }
 	$(INSTALL) run
-	@$(BIN)/python -m scripts.deploy --stack "$(STACK)" --bucket "$(BUCKET)" $(PARAMETERS)
-	@$(BIN)/python -m scripts.address --stack "$(STACK)"
+	@$(BIN)/python -m scripts.deploy --stack=$(call quoted,STACK) --bucket=$(call quoted,BUCKET) $(PARAMETERS)
+	@$(BIN)/python -m scripts.address --stack=$(call quoted,STACK)
 
 monitor: ## Add alarms and a dashboard to the deployed chat (EMAIL=you@example.com)
 	$(INSTALL) run
-	@$(BIN)/python -m scripts.deploy --stack "$(STACK)-monitoring" --template monitoring.yaml \
-		"ChatStack=$(STACK)" $(if $(EMAIL),AlarmEmail=$(EMAIL))
+	@$(BIN)/python -m scripts.deploy --stack=$(call quoted,STACK)-monitoring --template monitoring.yaml \
+		ChatStack=$(call quoted,STACK) $(if $(value EMAIL),AlarmEmail=$(call quoted,EMAIL))
 
 logs: ## Print the functions' log of the last hour (MINUTES=60)
 	$(INSTALL) run
-	@exec $(BIN)/python -m scripts.logs --stack "$(STACK)" --minutes "$(MINUTES)"
+	@exec $(BIN)/python -m scripts.logs --stack=$(call quoted,STACK) --minutes=$(call quoted,MINUTES)
 
 delete: ## Delete the deployed stack, with its table and its monitoring
 	$(INSTALL) run
-	@$(AWS) cloudformation describe-stacks --stack-name "$(STACK)" >/dev/null # says so if there is none
-	$(AWS) cloudformation delete-stack --stack-name "$(STACK)-monitoring"
-	$(AWS) cloudformation wait stack-delete-complete --stack-name "$(STACK)-monitoring"
-	$(AWS) cloudformation delete-stack --stack-name "$(STACK)"
-	$(AWS) cloudformation wait stack-delete-complete --stack-name "$(STACK)"
+	@$(AWS) cloudformation describe-stacks --stack-name $(call quoted,STACK) >/dev/null # says so if there is none
+	$(AWS) cloudformation delete-stack --stack-name $(call quoted,STACK)-monitoring
+	$(AWS) cloudformation wait stack-delete-complete --stack-name $(call quoted,STACK)-monitoring
+	$(AWS) cloudformation delete-stack --stack-name $(call quoted,STACK)
+	$(AWS) cloudformation wait stack-delete-complete --stack-name $(call quoted,STACK)
 
 # Housekeeping
 
-LOCK = @PYTHON="$(PYTHON)"; . scripts/uv.sh; $$uv pip compile --quiet --universal --python-version 3.11 \
+LOCK = @PYTHON=$(call quoted,PYTHON); . scripts/uv.sh; $$uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --custom-compile-command "make lock" $(UPGRADE)
 
 lock: ## Pin requirements/*.in, with all that they need, in the .txt files (UPGRADE=--upgrade)

@@ -222,6 +222,32 @@ def test_nothing_of_the_callers_python_pip_or_uv_changes_what_is_installed(
     assert list(clone.glob(".venv/lib/*/site-packages/__pycache__/tiny.*-3*[0-9].pyc"))
 
 
+WITH_OPTIONS = [
+    ("chat", "AS"),
+    *((target, "URL") for target in ("chat", "url", "people", "smoke", "load")),
+    *((target, "STACK") for target in ("chat", "deploy", "monitor", "logs", "delete")),
+    *(("kick", option) for option in ("NICKNAME", "ROOM", "EVERYBODY")),
+    ("deploy", "BUCKET"),
+    ("monitor", "EMAIL"),
+    ("logs", "MINUTES"),
+]
+
+
+@pytest.mark.parametrize(("target", "option"), WITH_OPTIONS)
+def test_neither_make_nor_a_shell_expands_an_option(clone: Path, target: str, option: str) -> None:
+    for script in ("address", "chat", "deploy", "load", "logs", "people", "smoke"):
+        (clone / "scripts" / f"{script}.py").write_text("import sys\nprint(*sys.argv)\n")
+    aws = clone / ".venv" / "bin" / "aws"
+    aws.write_text('#!/bin/sh\necho "$*" >&2\n')
+    aws.chmod(0o755)
+    value = 'it\'s "$HOME" `touch x` $(touch x) $$ # *'
+    bucket = [] if option == "BUCKET" else ["BUCKET=mine"]
+    status, printed = make(target, f"{option}={value}", *bucket, cwd=clone)
+    assert status == 0
+    assert value in printed
+    assert not (clone / "x").exists()
+
+
 def test_what_is_there_is_used_in_silence_and_after_a_move(clone: Path) -> None:
     assert make("url", cwd=clone, PATH=f"/nowhere:{path_without_uv()}") == (0, WORKS)
     assert subprocess.check_output([clone / ".venv" / "bin" / "tiny"], text=True) == f"{WORKS}\n"
