@@ -17,10 +17,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, Self
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.processes import clear_up, locked
 from scripts.package import NO_ACCOUNT, Failure, package
@@ -230,13 +232,13 @@ class Emulator:
         """Creates the stack, or upgrades it; `parameters` are of the form `Name=value`."""
         self._say("Deploying the stack")
         overrides = ["--parameter-overrides", *parameters] if parameters else []
-        self.run(
-            [
-                *("aws", "cloudformation", "deploy", "--template-file", str(template)),
-                *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
-                *("--no-fail-on-empty-changeset", *overrides),
-            ]
-        )
+        command = [
+            *("aws", "cloudformation", "deploy", "--template-file", str(template)),
+            *("--stack-name", stack, "--capabilities", "CAPABILITY_IAM"),
+            *("--no-fail-on-empty-changeset", *overrides),
+        ]
+        with explained(self.client("cloudformation"), stack):
+            self.run(command)
 
     def url(self, stack: str = STACK) -> str:
         """The address of the deployed chat."""
@@ -251,7 +253,7 @@ class Emulator:
     def run(
         self, command: Sequence[str], cwd: Path = ROOT, variables: Mapping[str, str] | None = None
     ) -> None:
-        """Runs a program of .venv, and prints its output if it fails.
+        """Runs a program of .venv; if it fails, a Failure has its output.
 
         The program joins the process group of the emulator that this object started, and so ends
         with it.
@@ -268,8 +270,9 @@ class Emulator:
             process_group=self._server.pid if self._server else None,
         )
         if done.returncode != 0:
-            print(f"{done.stdout}{done.stderr}".rstrip(), file=sys.stderr)
-            raise Failure(f"`{' '.join(command[:2])}` failed, see above; fix that and retry.")
+            printed = f"{done.stdout}{done.stderr}".replace(f"{cwd}/", "").strip()
+            failed = f"`{' '.join(command[:2])}` failed, see above; fix that and retry."
+            raise Failure("\n".join(filter(None, [printed, failed])))
 
     def _require_place(self) -> None:
         """Raises a Failure if the emulator is not installed, or the port is taken."""
@@ -351,6 +354,32 @@ def outputs(cloudformation: Any, stack: str) -> dict[str, str]:
     (found,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
     listed = {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
     return listed | {"StackStatus": found["StackStatus"]}
+
+
+def events(cloudformation: Any, stack: str) -> Iterator[dict[str, Any]]:
+    """The events of a stack, newest first; none if it does not exist, or AWS does not answer."""
+    with suppress(BotoCoreError, ClientError):
+        pages = cloudformation.get_paginator("describe_stack_events")
+        for page in pages.paginate(StackName=stack):
+            yield from page["StackEvents"]
+
+
+@contextmanager
+def explained(cloudformation: Any, stack: str) -> Iterator[None]:
+    """Replaces the Failure of a deployment by the first reason that CloudFormation gives."""
+    last = next(events(cloudformation, stack), {}).get("EventId")
+    try:
+        yield
+    except Failure:
+        new = takewhile(lambda event: event["EventId"] != last, events(cloudformation, stack))
+        # An export that is in use fails no resource: its reason comes with the rollback.
+        ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
+        failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
+        if not failed:
+            raise
+        first = failed[-1]  # because of it, CloudFormation cancels the others
+        reason = first.get("ResourceStatusReason")
+        raise Failure(f"{first['LogicalResourceId']}: {reason}") from None
 
 
 def read_exports(file: Path) -> dict[str, str]:

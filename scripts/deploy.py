@@ -4,15 +4,12 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from itertools import takewhile
-from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
-from emulator.emulator import BIN, ROOT
+from emulator.emulator import BIN, ROOT, events, explained
 from scripts.address import run
 from scripts.package import Failure
 
@@ -48,7 +45,7 @@ def require_bucket(bucket: str) -> None:
 
 def way_out(stack: str) -> str | None:
     """The advice for a stack that cannot be updated; None if it can, or does not exist."""
-    newest = next(events(stack), {})
+    newest = next(events(boto3.client("cloudformation"), stack), {})
     status = newest.get("ResourceStatus")
     if newest.get("PhysicalResourceId") != newest.get("StackId") or status not in WAYS_OUT:
         return None
@@ -82,33 +79,17 @@ def require_parameters(template: str, parameters: list[str]) -> None:
 
 def deploy(stack: str, template: str, parameters: list[str]) -> None:
     """Creates or updates a stack; a Failure has the first reason that CloudFormation gives."""
-    last_event = next(events(stack), {}).get("EventId")
     overrides = ["--parameter-overrides", *parameters] if parameters else []
     try:
-        aws(
-            *("deploy", "--template-file", template, "--stack-name", stack),
-            *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *overrides),
-        )
+        with explained(boto3.client("cloudformation"), stack):
+            aws(
+                *("deploy", "--template-file", template, "--stack-name", stack),
+                *("--capabilities", "CAPABILITY_IAM", "--no-fail-on-empty-changeset", *overrides),
+            )
     except Failure as failure:
         if "AWS::EarlyValidation" in str(failure) and (refused := validation_error(stack)):
             raise Failure(refused) from None
-        new = takewhile(lambda event: event["EventId"] != last_event, events(stack))
-        # An export that is in use fails no resource: its reason comes with the rollback.
-        ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
-        failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
-        if not failed:
-            raise
-        first = failed[-1]  # because of it, CloudFormation cancels the others
-        reason = f"{first['LogicalResourceId']}: {first.get('ResourceStatusReason')}"
-        raise Failure("\n".join(filter(None, [reason, way_out(stack)]))) from None
-
-
-def events(stack: str) -> Iterator[dict[str, Any]]:
-    """The events of a stack, newest first; none if it does not exist, or AWS does not answer."""
-    with suppress(BotoCoreError, ClientError):
-        pages = boto3.client("cloudformation").get_paginator("describe_stack_events")
-        for page in pages.paginate(StackName=stack):
-            yield from page["StackEvents"]
+        raise Failure("\n".join(filter(None, [str(failure), way_out(stack)]))) from None
 
 
 def validation_error(stack: str) -> str | None:

@@ -49,7 +49,7 @@ Run = Callable[[Sequence[str], Path, dict[str, str]], object]
 
 
 class Failure(Exception):
-    """An error that the user can fix. Its message is one line: the fault and the remedy."""
+    """An error that the user can fix. Its message names the fault and, if it can, the remedy."""
 
 
 def package(project: Path, out: Path, run: Run) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import emulator.emulator
 import scripts.deploy
 from scripts.deploy import deploy
 from scripts.package import Failure
@@ -92,13 +93,14 @@ def test_the_reason_is_the_first_failure_of_this_deployment(
 ) -> None:
     happened = list(before)
 
-    def events(stack: str) -> Iterator[Event]:
+    def events(cloudformation: object, stack: str) -> Iterator[Event]:
         return iter(history(*happened))
 
     def aws(*command: str) -> None:
         happened.extend(of_this_deployment)
         raise Failure("Failed to create the changeset: Template format error")
 
+    monkeypatch.setattr(emulator.emulator, "events", events)
     monkeypatch.setattr(scripts.deploy, "events", events)
     monkeypatch.setattr(scripts.deploy, "aws", aws)
     with pytest.raises(Failure) as failure:

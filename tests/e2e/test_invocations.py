@@ -139,7 +139,7 @@ def test_access_logs_need_a_role_of_the_account(
     account: Cloud, template: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     parameters = ["TableName=Others", "AccessLogs=on"]
-    with pytest.raises(Failure):
+    with pytest.raises(Failure, match=LOGS_ROLE):
         account.emulator.deploy_template(template, stack="Logged", parameters=parameters)
     client = account.client("cloudformation")
     events = client.describe_stack_events(StackName="Logged")["StackEvents"]

@@ -235,8 +235,8 @@ WITH_OPTIONS = [
 
 @pytest.mark.parametrize(("target", "option"), WITH_OPTIONS)
 def test_neither_make_nor_a_shell_expands_an_option(clone: Path, target: str, option: str) -> None:
-    for script in ("address", "chat", "deploy", "load", "logs", "people", "smoke"):
-        (clone / "scripts" / f"{script}.py").write_text("import sys\nprint(*sys.argv)\n")
+    for module in ("address", "chat", "deploy", "load", "logs", "people", "smoke"):
+        (clone / "scripts" / f"{module}.py").write_text("import sys\nprint(*sys.argv)\n")
     aws = clone / ".venv" / "bin" / "aws"
     aws.write_text('#!/bin/sh\necho "$*" >&2\n')
     aws.chmod(0o755)

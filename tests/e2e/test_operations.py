@@ -238,7 +238,7 @@ def test_a_failed_upgrade_is_rolled_back_and_nobody_notices(
     with Person(deployed) as john:
         john.says("John")
         john.hears("Using nickname: John\nType /help for list of commands.")
-        with pytest.raises(Failure):
+        with pytest.raises(Failure, match=r"^Broken: .*there-is-no-such-role"):
             account.emulator.deploy_template(broken, parameters=["LogRetentionDays=7"])
         assert status(account) == "UPDATE_ROLLBACK_COMPLETE"
         assert retention(account) == 30
