@@ -19,6 +19,7 @@ from hypercorn.protocol import ws_stream
 from ministack.core import iam_evaluator
 from ministack.core.responses import get_region
 from ministack.services import apigateway, apigateway_v1, lambda_svc
+from ministack.services.cloudformation import provisioners
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
 from emulator.gate import refuse, values
@@ -52,6 +53,13 @@ def apply() -> None:
         handle_connections, apigateway.handle_connections_api
     )
     FrameProtocol.send_data = send_in_frames
+
+    # It left the WebSockets of a deleted API open, without answers.
+    of_apis = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]
+    of_apis["delete"] = partial(delete_api, of_apis["delete"])
+
+    # It ran the routes of WebSocket APIs for plain HTTP requests too.
+    apigateway.handle_execute = partial(execute, apigateway.handle_execute)
 
     # It invoked functions without their permission, as often as clients liked, and sent clients
     # whatever a function returned or raised. After the server closed a connection, the frames that
@@ -141,6 +149,21 @@ async def close(outbox: asyncio.Queue[str | None], close_event: asyncio.Event) -
     await outbox.put(None)  # else MiniStack may notice 0.5 s later
 
 
+def delete_api(original: Any, api: str, *arguments: Any) -> Any:
+    """Deletes an API of a stack, and closes its WebSockets."""
+    for found in list(apigateway._ws_connections.values()):
+        if found["apiId"] == api:
+            closing = close(found["outbox"], found["close_event"])
+            asyncio.run_coroutine_threadsafe(closing, next(iter(conversations.values())))
+    return original(api, *arguments)
+
+
+async def execute(original: Any, api: str, *request: Any, **options: Any) -> Any:
+    if apigateway._apis.get(api, {}).get("protocolType") == "WEBSOCKET":
+        return 403, {"Content-Type": "application/json"}, b'{"message": "Forbidden"}'
+    return await original(api, *request, **options)
+
+
 def send_in_frames(protocol: Any, text: str, fin: bool = True) -> bytes:
     """A message as frames of at most 32 KB, which may end inside a character."""
     data = text.encode()
@@ -165,8 +188,9 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
     if kind == "MESSAGE" and connection not in apigateway._ws_connections:
         return {}  # closed while this frame waited for earlier ones
     source = apigateway.execute_api_route_arn(region, account, api, stage, route["routeKey"])
-    integration = apigateway._integrations[api][route["target"].rpartition("/")[2]]
-    if stage not in apigateway._stages[api]:
+    integrations = apigateway._integrations.get(api, {})
+    integration = integrations.get(route["target"].rpartition("/")[2], {})
+    if stage not in apigateway._stages.get(api, {}):
         status = 403
     elif not may_pass(api, stage, route["routeKey"]):
         status = 429

@@ -5,8 +5,11 @@ The numbers are those of "Quotas for configuring and running a WebSocket API in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import websocket
@@ -189,3 +192,14 @@ def test_an_address_ends_in_the_stage(empty_chat: str, path: str) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         websocket.create_connection(empty_chat.removesuffix("/api") + path, timeout=PATIENCE)
     assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_plain_http_reaches_no_route(cloud: Cloud, empty_chat: str, method: str) -> None:
+    already = len(cloud.functions_output.read_text())
+    url = empty_chat.replace("ws://", "http://")
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(url, method=method, data=b"Hi" if method == "POST" else None))
+    with refused.value as answer:
+        assert (answer.code, json.load(answer)) == (403, {"message": "Forbidden"})
+    assert "route=" not in cloud.functions_output.read_text()[already:]

@@ -66,7 +66,9 @@ def test_a_stack_is_redeployed_fails_visibly_and_is_deleted(
     assert any("on purpose" in line for line in logged(own_cloud))
 
     eventually(lambda: departures(own_cloud) == 2)
-    own_cloud.emulator.delete()
+    with Person(url) as john:
+        own_cloud.emulator.delete()
+        john.is_disconnected()
     nothing_is_left(own_cloud)
 
 
