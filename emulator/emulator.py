@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from emulator.processes import clear_up, locked
+from emulator.processes import clear_up, is_locked, locked
 from scripts.package import NO_ACCOUNT, Failure, package
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,6 +119,7 @@ class Emulator:
         self.log = self.directory / "emulator.log"
         self._temporary = self.directory / "tmp"
         self.exports = self.directory / "environment"
+        self._lock = self.directory.with_name(f"{self.directory.name}.lock")
         self._say = say
         self._functions_output = functions_output
         self._server: subprocess.Popen[bytes] | None = None
@@ -132,12 +133,11 @@ class Emulator:
         removed and unlocked.
         """
         self._require_place()
-        file = self.directory.with_name(f"{self.directory.name}.lock")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        self._lock.touch()
         with ExitStack() as stack:
             try:
-                lock = stack.enter_context(locked(file, CLEARED_WITHIN))
+                lock = stack.enter_context(locked(self._lock, CLEARED_WITHIN))
             except BlockingIOError:
                 raise Failure(
                     f"Another `make run` is at work on port {self.port} here; stop it, or choose "
@@ -174,13 +174,11 @@ class Emulator:
 
     def is_deploying(self) -> bool:
         """Whether a process is deploying onto this emulator."""
-        with suppress(BlockingIOError), locked(self.directory, patience=0):
-            return False
-        return True
+        return is_locked(self.directory)
 
     def is_running(self) -> bool:
         """Whether the program that answers on the port is a MiniStack, and was started here."""
-        return self.exports.exists() and self._process_that_answers() is not None
+        return is_locked(self._lock) and self._process_that_answers() is not None
 
     def wait_until_ready(self) -> None:
         """Waits until the emulator that this object started answers, if it started one."""
@@ -195,9 +193,11 @@ class Emulator:
         self._is_ready = True
 
     def require_alive(self) -> None:
-        """Raises a Failure if the emulator that this object started has ended by itself."""
+        """Raises a Failure if the emulator that this object started has ended, or has no files."""
         if self._server is not None and self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
+        if self._server is not None and not self.exports.exists():
+            raise Failure("The emulator's files were removed; start it again.")
 
     def deploy(
         self, project: Path = ROOT, *, stack: str = STACK, parameters: Sequence[str] = ()
@@ -326,7 +326,9 @@ class Emulator:
         lines = [
             "unset AWS_PROFILE $(env | sed -n 's/^\\(AWS_[A-Za-z0-9_]*\\)=.*/\\1/p')",
             *(f"export {name}={value}" for name, value in aws.items() if name.startswith("AWS_")),
-            f'export no_proxy="${{no_proxy:+$no_proxy,}}{HOST}"\n',
+            'no_proxy="${no_proxy:-${NO_PROXY:-}}"',
+            f'export no_proxy="${{no_proxy:+$no_proxy,}}{HOST}"',
+            'export NO_PROXY="$no_proxy"\n',
         ]
         self.exports.touch(mode=0o600, exist_ok=False)
         self.exports.write_text("\n".join(lines))

@@ -51,3 +51,14 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file or a directory."""
+    try:
+        with locked(path, patience=0):
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True

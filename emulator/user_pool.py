@@ -4,8 +4,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from emulator.emulator import REGION, Emulator
 from scripts.package import Failure
 
@@ -67,8 +65,11 @@ def token_for(emulator: Emulator, stack: str, name: str) -> str:
     cognito = emulator.client("cognito-idp")
     try:
         tokens = sign_in(cognito, pool, values["TokenAudience"], name, password.read_text())
-    except ClientError as error:
-        raise Failure(f"{name} cannot sign in: {error}") from None
+    except cognito.exceptions.UserNotFoundException:
+        people = " and ".join(
+            each["Username"] for each in cognito.list_users(UserPoolId=pool)["Users"]
+        )
+        raise Failure(f"{name} cannot sign in: this chat's people are {people}.") from None
     return tokens["IdToken"]
 
 

@@ -8,8 +8,9 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import boto3
@@ -32,7 +33,7 @@ class Output(io.FileIO):
     """Standard output; ends the program once nobody reads the output, as in `make url | head -1`.
 
     The default action for SIGPIPE would also end the program when a server closes a connection
-    (Python's documentation of `signal`, "Note on SIGPIPE").
+    (Python's documentation of `signal`, "Note on SIGPIPE"). A full disk ends the program too.
     """
 
     def write(self, data: Any) -> int:
@@ -40,12 +41,19 @@ class Output(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             os._exit(1)
+        except OSError as error:
+            print(f"The output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Runs a command for a person: without a proxy to this machine, and without a traceback for a
-    known error or for a character outside the terminal's encoding."""
+    known error, a closed stream, or a character outside the terminal's encoding."""
     os.environ["no_proxy"] = with_this_machine(os.environ)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # as `number`, the lowest that is free
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     sys.stdout = io.TextIOWrapper(
@@ -60,7 +68,7 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit("Which region? For example: export AWS_DEFAULT_REGION=eu-west-1")
     except NoCredentialsError:
         sys.exit("No credentials for AWS: run `aws configure`, or export AWS_PROFILE.")
-    except (Failure, BotoCoreError, ClientError) as error:
+    except (Failure, BotoCoreError, ClientError, OSError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -76,12 +84,31 @@ class Chat:
     outputs: Mapping[str, str] = field(default_factory=dict)
 
 
-def new_parser(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Failure(message)
+
+
+def new_parser(description: str | None) -> Parser:
     """A parser with the options that `chat_of` reads."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--stack", help="the chat of this stack")
-    parser.add_argument("--url", help="the chat at this address")
+    parser.add_argument("--url", type=web_socket, help="the chat at this address")
     return parser
+
+
+def web_socket(text: str) -> str:
+    with suppress(ValueError):
+        found = urlsplit(text)
+        if not text or (found.scheme in ("ws", "wss") and found.hostname):
+            return text
+    raise argparse.ArgumentTypeError("must be the address of a chat, as in URL=wss://...")
+
+
+def above_0(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError("must be a whole number above 0")
 
 
 def chat_of(arguments: argparse.Namespace) -> Chat:

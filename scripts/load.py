@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from emulator.emulator import STACK, Emulator
-from scripts.address import chat_of, new_parser, run
+from scripts.address import above_0, chat_of, new_parser, run
 from scripts.smoke import SILENCE, Client, Difference
 
 PEOPLE = 100
@@ -140,8 +140,8 @@ def load(
 
 def main() -> int:
     parser = new_parser(__doc__)
-    parser.add_argument("--people", type=int, default=PEOPLE, help=f"{PEOPLE} by default")
-    parser.add_argument("--rooms", type=int, default=ROOMS, help=f"{ROOMS} by default")
+    parser.add_argument("--people", type=above_0, default=PEOPLE, help=f"{PEOPLE} by default")
+    parser.add_argument("--rooms", type=above_0, default=ROOMS, help=f"{ROOMS} by default")
     arguments = parser.parse_args()
     chat = chat_of(arguments)
     emulator = None if arguments.stack else chat.emulator

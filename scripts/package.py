@@ -157,8 +157,8 @@ def main() -> None:
         package(ROOT, ROOT / sys.argv[1], run)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
-    except Failure as failure:
-        sys.exit(str(failure))
+    except (Failure, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

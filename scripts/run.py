@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from emulator.emulator import BIN, HOST, Emulator, variable
 from emulator.user_pool import UserPool
 from scripts.address import port as chosen_port
+from scripts.address import run as run_command
 from scripts.package import Failure
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,7 +55,10 @@ def redeploy(port: int) -> None:
     """Deploys the app, as it is now, onto the emulator that `run` started on this port."""
     emulator = Emulator(port, say=say)
     if not emulator.is_running():
-        raise Failure(f"Nothing to redeploy to: no emulator runs on port {port}; use `make run`.")
+        raise Failure(
+            f"Nothing to redeploy to: no emulator runs on port {port}; use "
+            f"`make run{variable(port)}`."
+        )
     try:
         url = emulator.deploy()
     except (Failure, BotoCoreError, ClientError, OSError):
@@ -134,9 +138,7 @@ def main() -> None:
     except Stopped:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\nStopped.", flush=True)
-    except Failure as failure:
-        sys.exit(str(failure))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

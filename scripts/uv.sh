@@ -12,7 +12,7 @@ if uv --version 2>/dev/null | grep -Eq '^uv (0\.([5-9]|[1-9][0-9])|[1-9])'; then
     uv=uv
 elif ! { [ -x $uv ] && cmp -s requirements/uv.txt .local/uv/uv.txt; }; then
     uv=
-    mkdir -p $new
+    mkdir -p $new || exit 1
     "$python" -c 'import pip' 2>/dev/null ||
         { "$PYTHON" -m venv $new/pip && python=$new/pip/bin/python; }
 fi

@@ -360,7 +360,9 @@ def test_a_redeployment_to_nothing_says_so_in_one_line() -> None:
     port = free_port()
     with script("redeploy", port) as redeploy:
         assert redeploy.ends() == 1
-        assert one_line(redeploy.printed).startswith("Nothing to redeploy to")
+        assert one_line(redeploy.printed) == (
+            f"Nothing to redeploy to: no emulator runs on port {port}; use `make run PORT={port}`."
+        )
 
 
 def test_a_redeployment_reports_that_the_chat_was_stopped(

@@ -15,11 +15,11 @@ import pytest
 
 import scripts.load
 import scripts.smoke
-from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator
+from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator, directory_of
 from emulator.processes import locked
 from scripts.run import how_to_use
 from tests.e2e.conftest import delete, eventually, free_port
-from tests.e2e.test_make_run import script
+from tests.e2e.test_make_run import one_line, script
 from tests.e2e.test_stack import copy_project
 
 MISLEADING = {
@@ -149,6 +149,13 @@ def test_settings_for_aws_stay_the_callers() -> None:
     assert failed.stderr.startswith("No credentials for AWS")
 
 
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_after_that_file_nothing_else_gets_a_proxy(emulator: Emulator, name: str) -> None:
+    """Programs read one of the two names, or both."""
+    shown = in_shell(f'. {emulator.exports}; echo "$no_proxy $NO_PROXY"', **{name: ".work"})
+    assert shown.stdout == ".work,127.0.0.1 .work,127.0.0.1\n"
+
+
 def test_the_printed_line_passes_by_a_proxy(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,15 +172,82 @@ def test_a_pipe_that_closes_is_no_error(emulator: Emulator) -> None:
     assert (first.stdout, first.stderr) == (f"{emulator.page_url()}\n", "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_may_be_closed(emulator: Emulator, closed: str) -> None:
+    url = in_shell(f"python -m scripts.address {closed}")
+    assert (url.returncode, url.stderr) == (0, "")
+    assert url.stdout == (
+        "" if ">&-" in closed.split() else f"{emulator.page_url()}\n{emulator.url()}\n"
+    )
+    chat = in_shell(f"echo John | python -m scripts.chat {closed.replace('<&-', '')}")
+    assert (chat.returncode, chat.stderr) == (0, "")
+    assert in_shell(f"python -m scripts.chat {closed}").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["address", "chat", "run redeploy"])
+def test_a_full_disk_is_reported_once_and_at_once(emulator: Emulator, command: str) -> None:
+    failed = in_shell(f"yes John | head -20 | python -m scripts.{command} >/dev/full")
+    assert failed.returncode == 1
+    assert failed.stderr == "The output cannot be written: No space left on device\n"
+
+
+ADDRESS = "must be the address of a chat, as in URL=wss://"
+ABOVE_0 = "must be a whole number above 0"
+
+
+ADDRESS = "must be the address of a chat, as in URL=wss://"
+ABOVE_0 = "must be a whole number above 0"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("chat", "--url", "abc"), ADDRESS),
+        (("smoke", "--url", "http://127.0.0.1/"), ADDRESS),
+        (("load", "--url", "ws://"), ADDRESS),
+        (("load", "--url", "ws://["), ADDRESS),
+        *((("logs", "--minutes", text), ABOVE_0) for text in ("inf", "nan", "-5", "1e9", "one")),
+        *((("load", "--people", text), ABOVE_0) for text in ("0", "-1", "\u0661")),
+        (("load", "--rooms", "0"), ABOVE_0),
+        (("load", "--bogus"), "unrecognized arguments: --bogus"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_one_line(command: tuple[str, ...], said: str) -> None:
+    failed = ran(*command)
+    assert failed.returncode != 0
+    assert said in one_line(failed.stderr)
+
+
 # Places
 
 
+def test_what_another_clone_left_is_not_this_ones(emulator: Emulator, tmp_path: Path) -> None:
+    """A copy of a clone in which `make run` is at work has the emulator's files."""
+    copied = shutil.copytree(emulator.directory, tmp_path / "copied")
+    assert emulator.is_running()
+    assert not Emulator(emulator.port, copied).is_running()
+
+
+def test_it_ends_with_its_files() -> None:
+    """As after `make clean`: no command would find the emulator any more."""
+    port = free_port()
+    with script("run", port) as run:
+        run.prints(r"ws://\S+")
+        shutil.rmtree(directory_of(port))
+        assert run.ends() == 1
+        assert run.printed.endswith("The emulator's files were removed; start it again.\n")
+
+
+def test_a_place_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> None:
+    clone = new_clone(tmp_path / "clone")
+    (clone / ".local").touch()
+    with script("run", free_port(), clone / ".venv" / "bin" / "python", cwd=clone) as run:
+        assert run.ends() == 1
+        assert str(clone / ".local") in one_line(run.printed)
+
+
 def test_a_clone_may_be_in_any_directory(tmp_path: Path) -> None:
-    clone = copy_project(tmp_path / "it's a q\"uote in $HOME")
-    for folder in ("emulator", "scripts"):
-        shutil.copytree(ROOT / folder, clone / folder)
-    for environment in (BIN.parent, EMULATOR_PYTHON.parent.parent):
-        (clone / environment.name).symlink_to(environment)
+    clone = new_clone(tmp_path / "it's a q\"uote in $HOME")
     port = free_port()
     with script("run", port, clone / ".venv" / "bin" / "python", cwd=clone) as run:
         (exports,) = run.prints(r"(?<=on the emulator: )\. .*\n").splitlines()
@@ -185,6 +259,15 @@ def test_a_clone_may_be_in_any_directory(tmp_path: Path) -> None:
         )
         assert "chalice-chat-local" in found.stdout, found.stderr
     eventually(lambda: not (clone / ".local" / str(port)).exists())
+
+
+def new_clone(directory: Path) -> Path:
+    clone = copy_project(directory)
+    for folder in ("emulator", "scripts"):
+        shutil.copytree(ROOT / folder, clone / folder)
+    for environment in (BIN.parent, EMULATOR_PYTHON.parent.parent):
+        (clone / environment.name).symlink_to(environment)
+    return clone
 
 
 # Without a region, and without a stack

@@ -263,7 +263,7 @@ def test_make_run_prints_how_each_of_two_people_signs_in(
             assert said.endswith(f": people sign in to this chat, and you have not{advice}")
         nobody = [sys.executable, "-m", "scripts.chat", "--as", "Nobody"]
         said = subprocess.run(nobody, capture_output=True, text=True).stderr
-        assert said.startswith("Nobody cannot sign in: ")
+        assert said == "Nobody cannot sign in: this chat's people are John and Jenny.\n"
         run.prints("ChaliceChat-Authorize\\S*: ")
 
 
