@@ -5,7 +5,7 @@ PYTHON ?= python3
 PORT ?= 4566
 
 # These count only on make's command line: in the environment, they may be other programs'.
-$(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is ignored; use: make ... STACK=$(STACK)))
+$(if $(filter environment,$(origin STACK)),$(warning STACK in the environment is ignored; use: make ... STACK=$(value STACK)))
 STACK := ChaliceChat
 URL :=
 AS :=
@@ -24,13 +24,16 @@ REGISTRY := %INDEX %INDEX_URL UV_INDEX_% %FIND_LINKS %HOST %PROXY %CERT %CERTS %
 	%KEYRING_PROVIDER %OFFLINE %CACHE_DIR %LINK_MODE PIP_CONFIG_FILE
 unexport VIRTUAL_ENV $(filter-out $(REGISTRY) PYTHONIOENCODING PYTHONUTF8, \
 	$(filter PYTHON% PIP_% UV_%,$(.VARIABLES)))
+override PORT := $(value PORT)
+override SIGN_IN := $(value SIGN_IN)
 export PORT SIGN_IN
 
 BIN := .venv/bin
 AWS := $(BIN)/aws
-# A variable as given, for a shell: in a nickname, say, make and shells would expand characters.
+
+# Quotes a variable exactly as given: make or a shell would expand a `$` in a nickname, for example.
 quoted = '$(subst ','\'',$(value $1))'
-unexport STACK URL AS NICKNAME ROOM EVERYBODY EMAIL MINUTES
+unexport STACK URL AS NICKNAME ROOM EVERYBODY EMAIL MINUTES BUCKET
 
 INSTALL = @PYTHON=$(call quoted,PYTHON) CHOSEN="$(filter-out file,$(origin PYTHON))" sh scripts/install
 

@@ -54,7 +54,8 @@ def apply() -> None:
     )
     FrameProtocol.send_data = send_in_frames
 
-    # It left the WebSockets of a deleted API open, without answers.
+    # It left the WebSockets of a deleted API open, and ignored their frames.
+    apigateway._delete_api = partial(delete_api, apigateway._delete_api)
     of_apis = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]
     of_apis["delete"] = partial(delete_api, of_apis["delete"])
 
@@ -150,11 +151,12 @@ async def close(outbox: asyncio.Queue[str | None], close_event: asyncio.Event) -
 
 
 def delete_api(original: Any, api: str, *arguments: Any) -> Any:
-    """Deletes an API of a stack, and closes its WebSockets."""
-    for found in list(apigateway._ws_connections.values()):
-        if found["apiId"] == api:
-            closing = close(found["outbox"], found["close_event"])
-            asyncio.run_coroutine_threadsafe(closing, next(iter(conversations.values())))
+    """Deletes an API, and closes its WebSockets."""
+    for loop in set(conversations.values()):  # there is one
+        for found in list(apigateway._ws_connections.values()):
+            if found["apiId"] == api:
+                closing = close(found["outbox"], found["close_event"])
+                asyncio.run_coroutine_threadsafe(closing, loop)
     return original(api, *arguments)
 
 
@@ -194,7 +196,7 @@ async def invoke(original: Any, *call: Any, **options: Any) -> dict[str, Any]:
         status = 403
     elif not may_pass(api, stage, route["routeKey"]):
         status = 429
-    elif not may_invoke(integration["integrationUri"], source):
+    elif not may_invoke(integration.get("integrationUri", ""), source):
         status = 500
     else:
         answer = await original(*call, **options) or {}

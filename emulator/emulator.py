@@ -25,7 +25,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.processes import clear_up, is_locked, locked
-from scripts.package import NO_ACCOUNT, Failure, package
+from scripts import Failure
+from scripts.package import NO_ACCOUNT, package
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -177,7 +178,7 @@ class Emulator:
         return is_locked(self.directory)
 
     def is_running(self) -> bool:
-        """Whether the program that answers on the port is a MiniStack, and was started here."""
+        """Whether a MiniStack answers on the port, and one was started here."""
         return is_locked(self._lock) and self._process_that_answers() is not None
 
     def wait_until_ready(self) -> None:
@@ -193,7 +194,7 @@ class Emulator:
         self._is_ready = True
 
     def require_alive(self) -> None:
-        """Raises a Failure if the emulator that this object started has ended, or has no files."""
+        """Raises a Failure if the emulator that this object started has ended or lost its files."""
         if self._server is not None and self._server.poll() is not None:
             raise Failure("The emulator ended by itself; start it again.")
         if self._server is not None and not self.exports.exists():
@@ -253,7 +254,7 @@ class Emulator:
     def run(
         self, command: Sequence[str], cwd: Path = ROOT, variables: Mapping[str, str] | None = None
     ) -> None:
-        """Runs a program of .venv; if it fails, a Failure has its output.
+        """Runs a program of .venv; if that fails, raises a Failure with its output.
 
         The program joins the process group of the emulator that this object started, and so ends
         with it.
@@ -368,18 +369,18 @@ def events(cloudformation: Any, stack: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def explained(cloudformation: Any, stack: str) -> Iterator[None]:
-    """Replaces the Failure of a deployment by the first reason that CloudFormation gives."""
+    """If a deployment fails, raises the first reason that CloudFormation gives instead."""
     last = next(events(cloudformation, stack), {}).get("EventId")
     try:
         yield
     except Failure:
         new = takewhile(lambda event: event["EventId"] != last, events(cloudformation, stack))
-        # An export that is in use fails no resource: its reason comes with the rollback.
+        # Deleting an export that is in use fails no resource; the rollback has the reason.
         ends = ("_FAILED", "ROLLBACK_IN_PROGRESS")
         failed = [event for event in new if event["ResourceStatus"].endswith(ends)]
         if not failed:
             raise
-        first = failed[-1]  # because of it, CloudFormation cancels the others
+        first = failed[-1]  # the others are its consequences
         reason = first.get("ResourceStatusReason")
         raise Failure(f"{first['LogicalResourceId']}: {reason}") from None
 

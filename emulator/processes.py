@@ -31,7 +31,7 @@ def clear_up(group: int, directory: str | Path, lock: int) -> subprocess.Popen[b
 
 
 @contextmanager
-def locked(path: Path, patience: float = math.inf) -> Iterator[int]:
+def locked(path: Path, patience: float = math.inf, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
     """Locks a file or a directory that exists, and yields its descriptor.
 
     The lock is free again when the block has ended, here and in all processes that inherited the
@@ -42,7 +42,7 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[int]:
     try:
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -54,9 +54,9 @@ def locked(path: Path, patience: float = math.inf) -> Iterator[int]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file or a directory."""
+    """Whether a process holds the exclusive lock of a file or a directory."""
     try:
-        with locked(path, patience=0):
+        with locked(path, 0, fcntl.LOCK_SH):
             return False
     except FileNotFoundError:
         return False

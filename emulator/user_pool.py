@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from emulator.emulator import REGION, Emulator
-from scripts.package import Failure
+from scripts import Failure
 
 FLOWS = ["ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
 
@@ -69,7 +69,7 @@ def token_for(emulator: Emulator, stack: str, name: str) -> str:
         people = " and ".join(
             each["Username"] for each in cognito.list_users(UserPoolId=pool)["Users"]
         )
-        raise Failure(f"{name} cannot sign in: this chat's people are {people}.") from None
+        raise Failure(f"{name} cannot sign in: only {people} have accounts.") from None
     return tokens["IdToken"]
 
 

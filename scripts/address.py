@@ -6,6 +6,7 @@ Several chats can run here, each on its own port; PORT in the environment choose
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -26,14 +27,15 @@ from emulator.emulator import (
     variable,
     with_this_machine,
 )
-from scripts.package import Failure
+from scripts import Failure
 
 
 class Output(io.FileIO):
     """Standard output; ends the program once nobody reads the output, as in `make url | head -1`.
 
     The default action for SIGPIPE would also end the program when a server closes a connection
-    (Python's documentation of `signal`, "Note on SIGPIPE"). A full disk ends the program too.
+    (Python's documentation of `signal`, "Note on SIGPIPE"). Any other error, such as a full disk,
+    also ends it, with a message.
     """
 
     def write(self, data: Any) -> int:
@@ -52,7 +54,7 @@ def run(main: Callable[[], int | None]) -> None:
     os.environ["no_proxy"] = with_this_machine(os.environ)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            os.open(os.devnull, os.O_RDWR)  # as `number`, the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # gets `number`, the lowest free descriptor
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -98,15 +100,18 @@ def new_parser(description: str | None) -> Parser:
 
 
 def web_socket(text: str) -> str:
+    if not text:
+        return text  # as if not given
     with suppress(ValueError):
         found = urlsplit(text)
-        if not text or (found.scheme in ("ws", "wss") and found.hostname):
+        if text.startswith(("ws://", "wss://")) and found.hostname and found.port != 0:
+            found.hostname.encode("idna")
             return text
     raise argparse.ArgumentTypeError("must be the address of a chat, as in URL=wss://...")
 
 
 def above_0(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
         return int(text)
     raise argparse.ArgumentTypeError("must be a whole number above 0")
 
@@ -129,9 +134,9 @@ def emulator_of(stack: str | None) -> Emulator | None:
     A stack is on the emulator that the environment names. If the environment names neither an
     emulator nor a region, the stack is on the emulator that runs here.
     """
-    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", ""))
-    if stack and endpoint.hostname == HOST and endpoint.port:
-        return Emulator(endpoint.port)
+    endpoint = re.fullmatch(rf"http://{HOST}:(\d+)/?", os.environ.get("AWS_ENDPOINT_URL", ""))
+    if stack and endpoint:
+        return Emulator(int(endpoint[1]))
     emulator = Emulator(port())
     if emulator.is_running():
         return None if stack and boto3.Session().region_name else emulator

@@ -18,31 +18,31 @@ from websocket import ABNF, _wsdump
 from chalicelib.pace import BURST, RATE, weight
 from emulator.emulator import STACK
 from emulator.user_pool import token_for
+from scripts import Failure
 from scripts.address import chat_of, new_parser, refusal, run
-from scripts.package import Failure
 
 ERASE_LINE = "\r\033[K"
 REPLIES_WITHIN = 10.0  # seconds
 LAST_REPLIES_WITHIN = 1  # seconds after the end of a pipe, in which others may be heard
-AT_ONCE = BURST - 5  # frames; the network may bring the next ones closer together
+AT_ONCE = BURST - 5  # frames: the network may bunch them
 REASONS = {1009: "a line has 32,768 bytes at most"}  # API Gateway gives none
 
 
 class Conversation(websocket.WebSocket):
     """Ends the program when the server ends the connection."""
 
-    with_a_person = True  # at a terminal
+    is_piped = False  # the input
     shown = threading.Event()
-    due = 0.0  # when the next line may be sent, if it weighs nothing
+    due = 0.0  # the earliest time for the next line, before its weight is added
     end: str | None = None  # the reason, once the server has ended the connection
 
     def send(self, line: bytes | str, opcode: int = ABNF.OPCODE_TEXT) -> int:
-        """Sends; a line of a pipe at the chat's pace and after the reply to the line before.
+        """Sends a frame. Ignores a broken connection: the receiving thread reports it.
 
-        Frames may overtake each other. Ignores a broken connection: the receiving thread reports
-        it.
+        Piped lines keep to the chat's pace, and each waits for the reply to the line before,
+        because frames may overtake each other.
         """
-        is_piped = opcode == ABNF.OPCODE_TEXT and not self.with_a_person
+        is_piped = opcode == ABNF.OPCODE_TEXT and self.is_piped
         if is_piped:
             text = line if isinstance(line, str) else line.decode()
             self.due = max(self.due, time.monotonic() - AT_ONCE / RATE) + weight(text) / RATE
@@ -70,7 +70,7 @@ class Conversation(websocket.WebSocket):
     def ends(self, reason: str) -> None:
         """Ends the program from the receiving thread: only a signal interrupts input()."""
         Conversation.end = f"Disconnected by the server: {reason}"
-        os.kill(os.getpid(), signal.SIGUSR1)  # a script may ignore SIGINT
+        os.kill(os.getpid(), signal.SIGUSR1)  # jobs in the background of a script ignore SIGINT
         sys.exit()  # this thread
 
 
@@ -88,8 +88,9 @@ def main() -> None:
         websocket.create_connection, class_=Conversation
     )
     sys.argv = ["wsdump", url]
-    Conversation.with_a_person = sys.stdin.isatty() and sys.stdout.isatty()
-    if not Conversation.with_a_person:
+    Conversation.is_piped = not sys.stdin.isatty()
+    is_raw = Conversation.is_piped or not sys.stdout.isatty()
+    if is_raw:
         sys.argv += ["--raw", "--eof-wait", str(LAST_REPLIES_WITHIN)]
     elif "token=" not in url:
         print("The first line that you type is your nickname.")
@@ -100,10 +101,10 @@ def main() -> None:
     except (websocket.WebSocketException, OSError) as error:
         hint = "; with `make run SIGN_IN=on`: make chat AS=John"
         raise Failure(f"No connection to {chat.url}: {refusal(error, hint)}") from None
-    if Conversation.end and not Conversation.with_a_person:
+    if Conversation.end and Conversation.is_piped:
         raise Failure(Conversation.end)
     if Conversation.end:
-        print(f"{ERASE_LINE}{Conversation.end}")
+        print(f"{'' if is_raw else ERASE_LINE}{Conversation.end}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """`make deploy` and `make monitor`: AWS's own commands, and the reason if one of them fails."""
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
 from emulator.emulator import BIN, ROOT, events, explained
-from scripts.address import run
-from scripts.package import Failure
+from scripts import Failure
+from scripts.address import Parser, run
 
 # CloudFormation updates no stack in one of these states.
 WAYS_OUT = {
@@ -115,7 +114,7 @@ def aws(*command: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--stack", required=True)
     parser.add_argument("--template", help="deploy this one, not the app")
     parser.add_argument("--bucket", default="", help="where the app's package goes")

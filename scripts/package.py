@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from ast import literal_eval
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from emulator.processes import locked
-from scripts import slim
+from scripts import Failure, registry, slim
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -34,22 +33,11 @@ NO_ACCOUNT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 
-# pip's settings of the package registry. Others could change what Chalice gets from pip.
-SECTIONS = ("global", "download", ":env:")  # of pip's configuration; the last one counts
-REGISTRY = re.compile(
-    rf"^({'|'.join(SECTIONS)})\.(index-url|extra-index-url|no-index|find-links|trusted-host|proxy|cert|client-cert"
-    r"|keyring-provider|cache-dir|timeout|default-timeout|retries)=(.*)$",
-    re.MULTILINE,
-)
 PINNED = re.compile(r"^[\w.-]+ *==[^\\#\n]*", re.MULTILINE)  # in requirements.txt
 LAMBDA = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
 
-# A command of .venv, in a directory, with further variables.
+# Runs a program of .venv in a directory, with extra environment variables.
 Run = Callable[[Sequence[str], Path, dict[str, str]], object]
-
-
-class Failure(Exception):
-    """An error that the user can fix. Its message names the fault and, if it can, the remedy."""
 
 
 def package(project: Path, out: Path, run: Run) -> None:
@@ -58,7 +46,7 @@ def package(project: Path, out: Path, run: Run) -> None:
     By itself, Chalice reinstalls the requirements after each change of the code. Here the libraries
     are kept until the requirements or `vendor` change, and the package until anything changes.
 
-    Raises a Failure if pip cannot get a library: Chalice would only warn of some.
+    Raises a Failure if the package would lack a library: Chalice by itself only warns.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(project / ".chalice"), tempfile.TemporaryDirectory(dir=out) as directory:
@@ -70,7 +58,7 @@ def package(project: Path, out: Path, run: Run) -> None:
         if packaged.exists():
             shutil.copytree(packaged, out, dirs_exist_ok=True)
             return
-        settings = {} if libraries.exists() else registry()
+        settings = {} if libraries.exists() else registry.for_pip(registry.settings())
         if libraries.exists():
             shutil.rmtree(copy / "vendor", ignore_errors=True)
             (copy / "requirements.txt").write_text("")
@@ -102,16 +90,6 @@ def digest(*places: Path) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()[:32]
 
 
-def registry() -> dict[str, str]:
-    """pip's settings of the package registry, as variables; pip's files are ignored besides."""
-    pip = [sys.executable, "-m", "pip", "config", "list"]
-    found = REGISTRY.findall(subprocess.check_output(pip, text=True))
-    return {"PIP_CONFIG_FILE": os.devnull} | {
-        f"PIP_{name.upper().replace('-', '_')}": " ".join(literal_eval(value).split())
-        for _, name, value in sorted(found, key=lambda each: SECTIONS.index(each[0]))
-    }
-
-
 def require_libraries(requirements: str, archive: Path) -> None:
     with zipfile.ZipFile(archive) as files:
         there = {
@@ -123,8 +101,8 @@ def require_libraries(requirements: str, archive: Path) -> None:
         is_needed = pinned.marker is None or pinned.marker.evaluate(LAMBDA)
         if is_needed and canonicalize_name(pinned.name) not in there:
             raise Failure(
-                f"The package lacks {pinned.name}{pinned.specifier}, which pip could not get for "
-                "Lambda, that is for Linux; retry, or look at pip's settings."
+                f"The package lacks {pinned.name}{pinned.specifier}: pip found no build of it for "
+                "Linux, which Lambda needs. Retry, or check pip's settings."
             )
 
 
@@ -146,7 +124,7 @@ def without_account() -> dict[str, str]:
 
 
 def main() -> None:
-    environment = without_account()
+    environment = {name: value for name, value in without_account().items() if name[:4] != "PIP_"}
 
     def run(command: Sequence[str], directory: Path, settings: dict[str, str]) -> None:
         subprocess.run(

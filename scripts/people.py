@@ -23,8 +23,8 @@ from chalicelib.storage import Connection, Storage
 from chalicelib.storage.rows import LIFETIME_SECONDS, claim_key, connection
 from chalicelib.text import names
 from emulator.emulator import only
+from scripts import Failure
 from scripts.address import Chat, chat_of, new_parser, required, run
-from scripts.package import Failure
 
 AT_ONCE = 8  # departures: a new account runs 10 functions at once, and loses the others
 NO_ROOM = "(no room)"  # no room has a space in its name

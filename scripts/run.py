@@ -13,9 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from emulator.emulator import BIN, HOST, Emulator, variable
 from emulator.user_pool import UserPool
+from scripts import Failure
 from scripts.address import port as chosen_port
 from scripts.address import run as run_command
-from scripts.package import Failure
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROXIES = {"http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"}

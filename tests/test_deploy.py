@@ -10,8 +10,8 @@ import pytest
 
 import emulator.emulator
 import scripts.deploy
+from scripts import Failure
 from scripts.deploy import deploy
-from scripts.package import Failure
 
 NUMBERS = count()
 Event = dict[str, Any]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import zipfile
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import slim
-from scripts.package import KEPT, Failure, package
+from scripts import Failure, slim
+from scripts.package import KEPT, package
 
 FILES = ("deployment.zip", "authorizer.zip", "sam.json")
 
@@ -163,43 +162,20 @@ def test_a_package_without_one_of_its_libraries_is_refused_and_not_kept(project:
     project.vendors("# jwt")
     (project.directory / "vendor" / "jwt-2.dist-info").write_text("")
     for _ in range(2):
-        with pytest.raises(Failure, match=re.escape("The package lacks Other_Name==1.0, ")):
+        with pytest.raises(Failure, match=r"^The package lacks Other_Name==1\.0: "):
             project.packaged()
     assert not (project.directory / KEPT).exists()
     (project.directory / "vendor" / "other_name-1.0.dist-info").write_text("")
     assert project.packaged()
 
 
-def test_of_the_settings_of_pip_only_those_of_the_registry_count(
+def test_of_the_settings_of_pip_chalice_gets_only_those_of_the_registry(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(name)
     file = tmp_path / "pip.conf"
-    file.write_text(
-        """[global]
-index-url = https://packages.example/simple
-extra-index-url =
-    https://one.example/simple
-    https://two.example/simple
-trusted-host = packages.example
-require-hashes = true
-constraint = nowhere.txt
-[download]
-no-deps = true
-trusted-host = one.example
-"""
-    )
+    file.write_text("[global]\nindex-url = https://packages.example\nrequire-hashes = true\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
-    monkeypatch.setenv("PIP_INDEX_URL", "https://variable.example/simple")
-    monkeypatch.setenv("PIP_DRY_RUN", "1")
     project.packaged()
-    assert {
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": "https://variable.example/simple",
-        "PIP_EXTRA_INDEX_URL": "https://one.example/simple https://two.example/simple",
-        "PIP_TRUSTED_HOST": "one.example",
-    }.items() <= project.environment.items()
-    assert not {"PIP_DRY_RUN", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT", "PIP_NO_DEPS"}.intersection(
-        project.environment
-    )
+    assert project.environment["PIP_INDEX_URL"] == "https://packages.example"
+    assert project.environment["PIP_CONFIG_FILE"] == os.devnull
+    assert "PIP_REQUIRE_HASHES" not in project.environment

@@ -13,8 +13,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.storage import Connection
 from chalicelib.storage.rows import LIFETIME_SECONDS
-from scripts import people
-from scripts.package import Failure
+from scripts import Failure, people
 from tests.conftest import Chat, Person, requests
 
 NOON = 1_750_075_200  # in UTC

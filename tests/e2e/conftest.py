@@ -23,7 +23,7 @@ from botocore.config import Config
 from playwright.sync_api import Browser
 
 from emulator.emulator import HOST, REGION, ROOT, STACK, Emulator, aws_environment, only
-from scripts.package import Failure
+from scripts import Failure
 from tests.e2e.actors import PATIENCE, Person, company
 from tests.e2e.small_chat import SmallChat, small_chat
 from tests.e2e.tabs import OpenTab, Tab, chromium, tabs

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from scripts.package import Failure
+from scripts import Failure
 from tests.e2e.conftest import Cloud, eventually
 
 TOPIC = {"Type": "AWS::SNS::Topic"}

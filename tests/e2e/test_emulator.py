@@ -13,7 +13,7 @@ import pytest
 
 from emulator.emulator import EMULATOR_PYTHON, ROOT, Emulator, aws_environment
 from emulator.function_process import on_this_machine
-from scripts.package import Failure
+from scripts import Failure
 from tests.e2e.conftest import Cloud
 
 FUNCTION = """

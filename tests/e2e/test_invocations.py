@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 import websocket
 
-from scripts.package import Failure
+from scripts import Failure
 from tests.e2e.actors import PATIENCE, Person
 from tests.e2e.conftest import Cloud, eventually
 

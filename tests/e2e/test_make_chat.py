@@ -7,13 +7,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
 import websocket
 
-from chalicelib.pace import BURST
-from scripts.chat import Conversation
+from chalicelib.pace import ANNOUNCED_WEIGHT, RATE, Pace, Verdict, weight
+from scripts.chat import AT_ONCE, Conversation
 from tests.e2e.actors import Person, Terminal
 from tests.e2e.conftest import eventually
 from tests.web_sockets import WebSocket, web_socket_server
@@ -98,15 +99,42 @@ def test_what_comes_from_a_pipe_is_answered_before_it_ends(
     jenny.hears("John joined room.", "John: Hi", "John left room.")
 
 
-def test_lines_from_a_pipe_keep_to_the_pace_of_the_chat(empty_chat: str) -> None:
-    lines = [f"text {n}" for n in range(BURST + 10)]
-    ended = piped(empty_chat, "\n".join(["John", "/join tea", *lines]))
-    assert ended.stdout.splitlines()[3:] == [f"John: {line}" for line in lines]
-    assert (ended.stderr, ended.returncode) == ("", 0)
+def test_lines_from_a_pipe_keep_to_the_pace_of_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast the replies are, and if the network bunches the frames of a second."""
+    clock = Clock()
+    verdicts = Counter[Verdict]()
+    pace = Pace(lambda: clock.now // 1)
+
+    def send(conversation: Conversation, line: str, opcode: int) -> int:
+        verdicts[pace.judge("John", weight(line))] += 1
+        conversation.shown.set()
+        return len(line)
+
+    monkeypatch.setattr("scripts.chat.time", clock)
+    monkeypatch.setattr("websocket.WebSocket.send", send)
+    conversation = Conversation()
+    conversation.is_piped = True
+    for line in ("John", "/join tea", *map(str, range(100)), *("/nick x", "/join tea") * 20):
+        conversation.send(line)
+    assert verdicts == {Verdict.ANSWER: 142}
+    weighs = 101 + 41 * ANNOUNCED_WEIGHT
+    assert clock.now - Clock.now == pytest.approx((weighs - AT_ONCE) / RATE)
+
+
+class Clock:
+    """In place of `time`: only sleeping takes time."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_a_line_that_is_too_long_fails(empty_chat: str) -> None:
-    """So does the script that sent it."""
+    """The script that sent the line fails too."""
     ended = piped(empty_chat, f"John\n/join tea\n{'x' * 32_769}\n")
     assert ended.stdout.endswith('\nJoined chat room "tea"\n')
     assert ended.stderr == (
@@ -139,7 +167,7 @@ def resetting() -> Iterator[str]:
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_broken_connection_is_reported(resetting: str, handler: signal.Handlers) -> None:
-    """Also in the background of a script, where SIGINT is ignored."""
+    """Jobs in the background of a script ignore SIGINT; they report it too."""
     before = signal.signal(signal.SIGINT, handler)
     try:
         ended = piped(resetting, "John\nHi\n" * 3)

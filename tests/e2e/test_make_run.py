@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from emulator.emulator import HOST, ROOT, Emulator, directory_of
-from scripts.package import KEPT, Failure, package
+from scripts import Failure
+from scripts.package import KEPT, package
 from scripts.run import redeploy
 from tests.e2e.actors import PATIENCE, Person, Terminal, as_from_a_terminal
 from tests.e2e.conftest import eventually, free_port
@@ -328,7 +329,7 @@ def test_no_signal_is_lost(code: str) -> None:
 CLEANUP = """
 import runpy, signal, time
 from emulator.emulator import Emulator
-from scripts.package import Failure
+from scripts import Failure
 
 stop = Emulator._stop
 

@@ -133,11 +133,14 @@ def test_an_option_counts_on_the_command_line_and_not_in_the_environment(option:
 def test_it_says_that_the_stack_of_the_environment_is_ignored() -> None:
     _, printed = make("--dry-run", "delete", STACK="Other")
     assert "STACK in the environment is ignored; use: make ... STACK=Other" in printed
+    _, printed = make("--dry-run", "delete", STACK="$(shell echo Other)")
+    assert "STACK=$(shell echo Other)" in printed
 
 
 # Installing
 
 SAID = "Installing Chalice and the AWS CLI into .venv: 225 MB.\n"
+INSTALLERS = ("__init__.py", "install", "registry.py", "uv.sh")
 INSTALLED_ONE = "Installed 1 package in "
 WORKS = "works"  # what `make url` prints in the clones below
 
@@ -148,7 +151,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     clone = tmp_path_factory.mktemp("clones") / "it's $HOME and q\"uote"
     shutil.copytree(ROOT / "requirements", clone / "requirements")
     (clone / "scripts").mkdir()
-    for name in ("Makefile", "scripts/install", "scripts/uv.sh"):
+    for name in ("Makefile", *(f"scripts/{each}" for each in INSTALLERS)):
         shutil.copy(ROOT / name, clone / name)
     (clone / "scripts" / "address.py").write_text("import tiny\nprint(tiny.WORD)\n")
     wheel = clone.with_name("tiny-1-py3-none-any.whl")
@@ -222,6 +225,7 @@ def test_nothing_of_the_callers_python_pip_or_uv_changes_what_is_installed(
     assert list(clone.glob(".venv/lib/*/site-packages/__pycache__/tiny.*-3*[0-9].pyc"))
 
 
+ECHO = "import os, sys; print(*sys.argv, os.environ['PORT'], os.environ.get('SIGN_IN'))\n"
 WITH_OPTIONS = [
     ("chat", "AS"),
     *((target, "URL") for target in ("chat", "url", "people", "smoke", "load")),
@@ -230,17 +234,19 @@ WITH_OPTIONS = [
     ("deploy", "BUCKET"),
     ("monitor", "EMAIL"),
     ("logs", "MINUTES"),
+    ("url", "PORT"),
+    ("url", "SIGN_IN"),
 ]
 
 
 @pytest.mark.parametrize(("target", "option"), WITH_OPTIONS)
 def test_neither_make_nor_a_shell_expands_an_option(clone: Path, target: str, option: str) -> None:
     for module in ("address", "chat", "deploy", "load", "logs", "people", "smoke"):
-        (clone / "scripts" / f"{module}.py").write_text("import sys\nprint(*sys.argv)\n")
+        (clone / "scripts" / f"{module}.py").write_text(ECHO)
     aws = clone / ".venv" / "bin" / "aws"
     aws.write_text('#!/bin/sh\necho "$*" >&2\n')
     aws.chmod(0o755)
-    value = 'it\'s "$HOME" `touch x` $(touch x) $$ # *'
+    value = 'it\'s "$HOME" `touch x` $(shell touch x) $$ # *'
     bucket = [] if option == "BUCKET" else ["BUCKET=mine"]
     status, printed = make(target, f"{option}={value}", *bucket, cwd=clone)
     assert status == 0

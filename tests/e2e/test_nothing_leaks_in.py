@@ -195,21 +195,22 @@ ADDRESS = "must be the address of a chat, as in URL=wss://"
 ABOVE_0 = "must be a whole number above 0"
 
 
-ADDRESS = "must be the address of a chat, as in URL=wss://"
-ABOVE_0 = "must be a whole number above 0"
-
-
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         (("chat", "--url", "abc"), ADDRESS),
         (("smoke", "--url", "http://127.0.0.1/"), ADDRESS),
         (("load", "--url", "ws://"), ADDRESS),
-        (("load", "--url", "ws://["), ADDRESS),
-        *((("logs", "--minutes", text), ABOVE_0) for text in ("inf", "nan", "-5", "1e9", "one")),
+        *((("load", "--url", f"ws://{text}"), ADDRESS) for text in ("[", "h:x", "h:99999", "a..b")),
+        (("chat", "--url", "WSS://h"), ADDRESS),
+        *(
+            (("logs", "--minutes", text), ABOVE_0)
+            for text in ("inf", "nan", "-5", "1e9", "9" * 320)
+        ),
         *((("load", "--people", text), ABOVE_0) for text in ("0", "-1", "\u0661")),
         (("load", "--rooms", "0"), ABOVE_0),
         (("load", "--bogus"), "unrecognized arguments: --bogus"),
+        (("deploy", "--stack=Chat", "--bogus"), "unrecognized arguments: --bogus"),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_line(command: tuple[str, ...], said: str) -> None:
@@ -222,18 +223,19 @@ def test_a_wrong_value_is_refused_in_one_line(command: tuple[str, ...], said: st
 
 
 def test_what_another_clone_left_is_not_this_ones(emulator: Emulator, tmp_path: Path) -> None:
-    """A copy of a clone in which `make run` is at work has the emulator's files."""
+    """As after `cp -r` of a clone whose chat runs."""
     copied = shutil.copytree(emulator.directory, tmp_path / "copied")
+    shutil.copy(emulator.directory.with_name(f"{emulator.port}.lock"), tmp_path / "copied.lock")
     assert emulator.is_running()
     assert not Emulator(emulator.port, copied).is_running()
 
 
 def test_it_ends_with_its_files() -> None:
-    """As after `make clean`: no command would find the emulator any more."""
+    """`make clean` removes the files; without them, no command finds the emulator."""
     port = free_port()
     with script("run", port) as run:
         run.prints(r"ws://\S+")
-        shutil.rmtree(directory_of(port))
+        shutil.rmtree(directory_of(port), ignore_errors=True)
         assert run.ends() == 1
         assert run.printed.endswith("The emulator's files were removed; start it again.\n")
 

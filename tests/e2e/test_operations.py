@@ -24,8 +24,8 @@ import websocket
 from botocore.exceptions import ClientError
 
 from emulator.emulator import BUCKET, ROOT, STACK, endpoint_of
+from scripts import Failure
 from scripts.address import chat_of
-from scripts.package import Failure
 from tests.e2e import actors
 from tests.e2e.actors import Person
 from tests.e2e.conftest import Cloud, eventually, new_cloud

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser
 from emulator import user_pool
 from emulator.emulator import BIN, ROOT, Emulator
 from emulator.user_pool import UserPool
-from scripts.package import Failure
+from scripts import Failure
 from tests.e2e.actors import PATIENCE, Person, Terminal
 from tests.e2e.conftest import Cloud, eventually, free_port
 from tests.e2e.tabs import tabs
@@ -263,7 +263,7 @@ def test_make_run_prints_how_each_of_two_people_signs_in(
             assert said.endswith(f": people sign in to this chat, and you have not{advice}")
         nobody = [sys.executable, "-m", "scripts.chat", "--as", "Nobody"]
         said = subprocess.run(nobody, capture_output=True, text=True).stderr
-        assert said == "Nobody cannot sign in: this chat's people are John and Jenny.\n"
+        assert said == "Nobody cannot sign in: only John and Jenny have accounts.\n"
         run.prints("ChaliceChat-Authorize\\S*: ")
 
 
