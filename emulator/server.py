@@ -63,7 +63,10 @@ def end_with_parent(directory: str, lock: str) -> None:
     try:
         api_gateway.say_goodbye()
     finally:
-        clear_up(os.getpgrp(), directory, int(lock))
+        try:
+            clear_up(os.getpgrp(), directory, int(lock)).wait()
+        except OSError:  # no file can be opened, or there is no memory
+            os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

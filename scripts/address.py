@@ -55,6 +55,7 @@ def run(main: Callable[[], int | None]) -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.open(os.devnull, os.O_RDWR)  # gets `number`, the lowest free descriptor
+            os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
@@ -180,6 +181,8 @@ def required(name: str, outputs: Mapping[str, str]) -> str:
         raise Failure(
             f"Name the stack, as in STACK={STACK}: an address tells neither the table nor the log."
         )
+    if name not in outputs and outputs["StackStatus"].endswith("_IN_PROGRESS"):
+        raise Failure(f"The stack is {outputs['StackStatus']}; retry in a moment.")
     if name not in outputs:
         raise Failure(f"The stack is {outputs['StackStatus']}, and has no output {name}.")
     return outputs[name]

@@ -22,11 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 APP = ("app.py", "chalicelib", "resources.json", ".chalice")
 LIBRARIES = ("requirements.txt", "vendor")
+OUTPUT = (*slim.PACKAGES, "sam.json")
 KEPT = Path(".chalice/deployments/kept")  # git ignores it, and `make clean` removes it
 NOT_PACKAGED = shutil.ignore_patterns("deployments", "deployed", "venv", "__pycache__")
 
 # Replaces the caller's AWS settings. Chalice needs a region, but any gives the same package.
-NO_ACCOUNT = {
+NO_ACCOUNT: dict[str, str] = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -58,17 +59,20 @@ def package(project: Path, out: Path, run: Run) -> None:
         if packaged.exists():
             shutil.copytree(packaged, out, dirs_exist_ok=True)
             return
+        for name in OUTPUT:
+            (out / name).unlink(missing_ok=True)
         settings = {} if libraries.exists() else registry.for_pip(registry.settings())
         if libraries.exists():
             shutil.rmtree(copy / "vendor", ignore_errors=True)
             (copy / "requirements.txt").write_text("")
         run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy, settings)
+        if not (out / slim.PACKAGE).exists():
+            raise Failure("Chalice has made no package. Does app.py call sys.exit()?")
         if not libraries.exists():
             require_libraries((copy / "requirements.txt").read_text(), out / slim.PACKAGE)
             keep(libraries, lambda new: slim.extract_libraries(out / slim.PACKAGE, new))
         slim.slim(out, libraries)
-        files = (*slim.PACKAGES, "sam.json")
-        keep(packaged, lambda new: [shutil.copy(out / name, new) for name in files])
+        keep(packaged, lambda new: [shutil.copy(out / name, new) for name in OUTPUT])
 
 
 def copy_if_there(source: Path, target: Path) -> None:
@@ -135,9 +139,9 @@ def main() -> None:
         package(ROOT, ROOT / sys.argv[1], run)
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
-    except (Failure, OSError) as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    from scripts.address import run as run_command
+
+    run_command(main)

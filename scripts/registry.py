@@ -39,8 +39,8 @@ def settings() -> dict[str, str]:
     if listed.returncode != 0:
         raise Failure(f"{listed.stderr.strip()}\npip cannot read its settings, see above.")
     found = sorted(SETTING.findall(listed.stdout), key=lambda each: SECTIONS.index(each[0]))
-    values = [(name, " ".join(literal_eval(value).split())) for _, name, value in found]
-    return {name: value for name, value in values if value}
+    parts = {name: literal_eval(value).split() for _, name, value in found if literal_eval(value)}
+    return {name: " ".join(map(os.path.expanduser, each)) for name, each in parts.items()}
 
 
 def for_pip(found: Mapping[str, str]) -> dict[str, str]:

@@ -44,7 +44,8 @@ def slim(out: Path, libraries: Path) -> None:
     rewrite(original, "code", packages)
     original.unlink()
     template = json.loads((out / "sam.json").read_text())
-    template["Resources"]["Authorize"]["Properties"]["CodeUri"] = f"./{AUTHORIZERS}"
+    if authorizer := template["Resources"].get("Authorize"):
+        authorizer["Properties"]["CodeUri"] = f"./{AUTHORIZERS}"
     (out / "sam.json").write_text(json.dumps(template, indent=2))
 
 

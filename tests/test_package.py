@@ -179,3 +179,22 @@ def test_of_the_settings_of_pip_chalice_gets_only_those_of_the_registry(
     assert project.environment["PIP_INDEX_URL"] == "https://packages.example"
     assert project.environment["PIP_CONFIG_FILE"] == os.devnull
     assert "PIP_REQUIRE_HASHES" not in project.environment
+
+
+def test_an_app_that_ends_chalice_is_not_replaced_by_an_older_package(
+    project: Project, tmp_path: Path
+) -> None:
+    """As with `sys.exit()` in app.py: `chalice package` ends with status 0."""
+    package(project.directory, tmp_path / "out", project._chalice)
+    (project.directory / "app.py").write_text("# new\n")
+    with pytest.raises(Failure, match="Chalice has made no package"):
+        package(project.directory, tmp_path / "out", lambda *_: None)
+
+
+def test_an_app_may_have_no_authorizer(project: Project, tmp_path: Path) -> None:
+    def chalice(command: Sequence[str], copy: Path, environment: dict[str, str]) -> None:
+        project._chalice(command, copy, environment)
+        (Path(command[-1]) / "sam.json").write_text('{"Resources": {}}')
+
+    package(project.directory, tmp_path / "out", chalice)
+    assert json.loads((tmp_path / "out" / "sam.json").read_text()) == {"Resources": {}}

@@ -14,8 +14,10 @@ from scripts import Failure, registry
 @pytest.fixture
 def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The last of pip's files to be read. No variable sets anything else."""
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
+    for name in registry.UV.values():
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     return tmp_path / "pip.conf"
 
@@ -62,6 +64,14 @@ def test_several_places_are_separated_as_pip_and_uv_expect(pip_conf: Path) -> No
     assert registry.for_pip(found)["PIP_CONFIG_FILE"] == os.devnull
     assert registry.for_uv(found)["UV_INDEX"] == both
     assert registry.for_uv(found)["UV_FIND_LINKS"] == "one,two"
+
+
+def test_a_path_may_begin_at_home(pip_conf: Path) -> None:
+    pip_conf.write_text("[global]\ncert = ~/ca.pem\nfind-links =\n  ~/one\n  ~/two\n")
+    home = os.path.expanduser("~")
+    found = registry.for_uv(registry.settings())
+    assert found["SSL_CERT_FILE"] == f"{home}/ca.pem"
+    assert found["UV_FIND_LINKS"] == f"{home}/one,{home}/two"
 
 
 def test_what_uv_was_told_stays(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from emulator.emulator import EMULATOR_PYTHON, ROOT, Emulator, aws_environment
 from emulator.function_process import on_this_machine
 from scripts import Failure
+from tests.e2e.actors import PATIENCE
 from tests.e2e.conftest import Cloud
 
 FUNCTION = """
@@ -106,6 +108,30 @@ def test_a_function_sees_no_library_that_its_package_lacks(tmp_path: Path) -> No
     for library in ("yaml", "ministack"):
         failed = invoke(tmp_path, f"import {library}\n{FUNCTION}", "an event")
         assert f"Worker init failed: No module named '{library}'" in failed.stdout
+
+
+UNABLE = """
+from emulator import server
+
+def clear_up(*arguments):
+    raise OSError("Too many open files")
+
+server.clear_up = clear_up
+server.end_with_parent("nowhere", "0")
+"""
+
+
+def test_it_ends_even_if_it_cannot_clear_up() -> None:
+    ended = subprocess.run(
+        [EMULATOR_PYTHON, "-c", UNABLE],
+        cwd=ROOT,
+        env=aws_environment(1),
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        stderr=subprocess.DEVNULL,
+        timeout=PATIENCE,
+    )
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_it_does_not_take_another_emulator_for_its_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import scripts.load
 import scripts.smoke
 from emulator.emulator import BIN, EMULATOR_PYTHON, ROOT, STACK, Emulator, directory_of
 from emulator.processes import locked
+from scripts import Failure
+from scripts.address import required
 from scripts.run import how_to_use
 from tests.e2e.conftest import delete, eventually, free_port
 from tests.e2e.test_make_run import one_line, script
@@ -172,6 +175,13 @@ def test_a_pipe_that_closes_is_no_error(emulator: Emulator) -> None:
     assert (first.stdout, first.stderr) == (f"{emulator.page_url()}\n", "")
 
 
+CHILD = """
+import subprocess
+from scripts.address import run
+run(lambda: subprocess.call(["sh", "-c", "cat && echo done && echo done >&2"]))
+"""
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_stream_may_be_closed(emulator: Emulator, closed: str) -> None:
     url = in_shell(f"python -m scripts.address {closed}")
@@ -182,6 +192,8 @@ def test_a_stream_may_be_closed(emulator: Emulator, closed: str) -> None:
     chat = in_shell(f"echo John | python -m scripts.chat {closed.replace('<&-', '')}")
     assert (chat.returncode, chat.stderr) == (0, "")
     assert in_shell(f"python -m scripts.chat {closed}").returncode == 0
+    child = in_shell(f"python -c {shlex.quote(CHILD)} {closed}")
+    assert child.returncode == 0
 
 
 @pytest.mark.parametrize("command", ["address", "chat", "run redeploy"])
@@ -300,3 +312,5 @@ def test_a_chat_that_was_deleted_is_not_about_to_come(emulator: Emulator) -> Non
         assert ran("chat").stderr == (
             f"The chat on port {emulator.port} is not deployed yet; retry in a moment.\n"
         )
+    with pytest.raises(Failure, match="is REVIEW_IN_PROGRESS; retry in a moment"):
+        required("WebsocketAPIId", {"StackStatus": "REVIEW_IN_PROGRESS"})
