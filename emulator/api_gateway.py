@@ -55,7 +55,6 @@ def apply() -> None:
     FrameProtocol.send_data = send_in_frames
 
     # It left the WebSockets of a deleted API open, and ignored their frames.
-    apigateway._delete_api = partial(delete_api, apigateway._delete_api)
     of_apis = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]
     of_apis["delete"] = partial(delete_api, of_apis["delete"])
 
@@ -151,12 +150,11 @@ async def close(outbox: asyncio.Queue[str | None], close_event: asyncio.Event) -
 
 
 def delete_api(original: Any, api: str, *arguments: Any) -> Any:
-    """Deletes an API, and closes its WebSockets."""
-    for loop in set(conversations.values()):  # there is one
-        for found in list(apigateway._ws_connections.values()):
-            if found["apiId"] == api:
-                closing = close(found["outbox"], found["close_event"])
-                asyncio.run_coroutine_threadsafe(closing, loop)
+    """Deletes an API with its stack, and closes its WebSockets."""
+    for found in apigateway._ws_connections.values():
+        if found["apiId"] == api:
+            closing = close(found["outbox"], found["close_event"])
+            found["closing"] = asyncio.create_task(closing)
     return original(api, *arguments)
 
 

@@ -178,7 +178,7 @@ class Emulator:
         return is_locked(self.directory)
 
     def is_running(self) -> bool:
-        """Whether a MiniStack answers on the port, and one was started here."""
+        """Whether a MiniStack answers on the port, and this clone has started one."""
         return is_locked(self._lock) and self._process_that_answers() is not None
 
     def wait_until_ready(self) -> None:
@@ -369,7 +369,7 @@ def events(cloudformation: Any, stack: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def explained(cloudformation: Any, stack: str) -> Iterator[None]:
-    """If a deployment fails, raises the first reason that CloudFormation gives instead."""
+    """Replaces a deployment's Failure with the first reason that CloudFormation gives."""
     last = next(events(cloudformation, stack), {}).get("EventId")
     try:
         yield

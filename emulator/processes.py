@@ -54,7 +54,7 @@ def locked(path: Path, patience: float = math.inf, kind: int = fcntl.LOCK_EX) ->
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the exclusive lock of a file or a directory."""
+    """Whether a process holds an exclusive lock on a file or a directory."""
     try:
         with locked(path, 0, fcntl.LOCK_SH):
             return False

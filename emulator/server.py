@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any, TextIO
 
@@ -63,10 +64,9 @@ def end_with_parent(directory: str, lock: str) -> None:
     try:
         api_gateway.say_goodbye()
     finally:
-        try:
+        with suppress(OSError):  # of too few file descriptors, or of too little memory
             clear_up(os.getpgrp(), directory, int(lock)).wait()
-        except OSError:  # no file can be opened, or there is no memory
-            os.killpg(0, signal.SIGKILL)
+        os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

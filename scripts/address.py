@@ -181,10 +181,9 @@ def required(name: str, outputs: Mapping[str, str]) -> str:
         raise Failure(
             f"Name the stack, as in STACK={STACK}: an address tells neither the table nor the log."
         )
-    if name not in outputs and outputs["StackStatus"].endswith("_IN_PROGRESS"):
-        raise Failure(f"The stack is {outputs['StackStatus']}; retry in a moment.")
     if name not in outputs:
-        raise Failure(f"The stack is {outputs['StackStatus']}, and has no output {name}.")
+        status = outputs["StackStatus"]
+        raise Failure(f"The stack is {status}, without {name}; retry once it is deployed.")
     return outputs[name]
 
 

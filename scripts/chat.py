@@ -24,16 +24,16 @@ from scripts.address import chat_of, new_parser, refusal, run
 ERASE_LINE = "\r\033[K"
 REPLIES_WITHIN = 10.0  # seconds
 LAST_REPLIES_WITHIN = 1  # seconds after the end of a pipe, in which others may be heard
-AT_ONCE = BURST - 5  # frames: the network may bunch them
+AT_ONCE = BURST - 5  # frames; a margin, since the network may bunch them
 REASONS = {1009: "a line has 32,768 bytes at most"}  # API Gateway gives none
 
 
 class Conversation(websocket.WebSocket):
     """Ends the program when the server ends the connection."""
 
-    is_piped = False  # the input
+    is_piped = False  # whether standard input is not a terminal
     shown = threading.Event()
-    due = 0.0  # the earliest time for the next line, before its weight is added
+    due = 0.0  # when the next line may be sent, not counting its own weight
     end: str | None = None  # the reason, once the server has ended the connection
 
     def send(self, line: bytes | str, opcode: int = ABNF.OPCODE_TEXT) -> int:
@@ -70,7 +70,7 @@ class Conversation(websocket.WebSocket):
     def ends(self, reason: str) -> None:
         """Ends the program from the receiving thread: only a signal interrupts input()."""
         Conversation.end = f"Disconnected by the server: {reason}"
-        os.kill(os.getpid(), signal.SIGUSR1)  # jobs in the background of a script ignore SIGINT
+        os.kill(os.getpid(), signal.SIGUSR1)  # background jobs of a script ignore SIGINT
         sys.exit()  # this thread
 
 
@@ -101,10 +101,10 @@ def main() -> None:
     except (websocket.WebSocketException, OSError) as error:
         hint = "; with `make run SIGN_IN=on`: make chat AS=John"
         raise Failure(f"No connection to {chat.url}: {refusal(error, hint)}") from None
-    if Conversation.end and Conversation.is_piped:
+    if Conversation.end and is_raw:
         raise Failure(Conversation.end)
     if Conversation.end:
-        print(f"{'' if is_raw else ERASE_LINE}{Conversation.end}")
+        print(f"{ERASE_LINE}{Conversation.end}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def package(project: Path, out: Path, run: Run) -> None:
             (copy / "requirements.txt").write_text("")
         run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy, settings)
         if not (out / slim.PACKAGE).exists():
-            raise Failure("Chalice has made no package. Does app.py call sys.exit()?")
+            raise Failure("Chalice made no package. Does app.py call sys.exit()?")
         if not libraries.exists():
             require_libraries((copy / "requirements.txt").read_text(), out / slim.PACKAGE)
             keep(libraries, lambda new: slim.extract_libraries(out / slim.PACKAGE, new))
@@ -105,8 +105,8 @@ def require_libraries(requirements: str, archive: Path) -> None:
         is_needed = pinned.marker is None or pinned.marker.evaluate(LAMBDA)
         if is_needed and canonicalize_name(pinned.name) not in there:
             raise Failure(
-                f"The package lacks {pinned.name}{pinned.specifier}: pip found no build of it for "
-                "Linux, which Lambda needs. Retry, or check pip's settings."
+                f"The package lacks {pinned.name}{pinned.specifier}: pip found no build for "
+                "Linux, which Lambda runs on. Retry, or check pip's settings."
             )
 
 

@@ -1,7 +1,7 @@
-"""`python -m scripts.registry`: prints pip's settings of the package registry, for a shell.
+"""`python -m scripts.registry`: prints the settings of the package registry for a shell.
 
-They are for pip and for uv. All other settings of pip could change what is installed, so its files
-are turned off.
+These are pip's settings, as variables of pip and uv. pip's files are then turned off, since their
+other settings could change what is installed.
 """
 
 import os
@@ -11,11 +11,12 @@ import subprocess
 import sys
 from ast import literal_eval
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from scripts import Failure
 
-SECTIONS = ("global", "install", "download", ":env:")  # of pip's configuration; the later one wins
-UV = {  # its variables, by pip's setting
+SECTIONS = ("global", "install", "download")  # of pip's files; later ones win
+UV = {  # uv's variables, by the name of pip's setting
     "index-url": "UV_INDEX_URL",
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
@@ -25,36 +26,40 @@ UV = {  # its variables, by pip's setting
     "proxy": "ALL_PROXY",
 }
 NOT_FOR_UV = ("no-index", "keyring-provider", "cache-dir", "timeout", "default-timeout", "retries")
-SETTING = re.compile(
-    rf"^({'|'.join(SECTIONS)})\.({'|'.join([*UV, *NOT_FOR_UV])})=(.+)$", re.MULTILINE
-)
+VARIABLES = {name: f"PIP_{name.upper().replace('-', '_')}" for name in (*UV, *NOT_FOR_UV)}
+SETTING = re.compile(rf"^({'|'.join(SECTIONS)})\.({'|'.join(VARIABLES)})=(.+)$", re.MULTILINE)
 
 
 def settings() -> dict[str, str]:
-    """pip's settings of the registry, by name. Raises a Failure if pip cannot read its files."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
-    listed = subprocess.run(
-        command, env=os.environ | {"PIP_QUIET": "0"}, capture_output=True, text=True
-    )
-    if listed.returncode != 0:
-        raise Failure(f"{listed.stderr.strip()}\npip cannot read its settings, see above.")
-    found = sorted(SETTING.findall(listed.stdout), key=lambda each: SECTIONS.index(each[0]))
-    parts = {name: literal_eval(value).split() for _, name, value in found if literal_eval(value)}
-    return {name: " ".join(map(os.path.expanduser, each)) for name, each in parts.items()}
+    """pip's settings of the registry, by name. Variables win over files.
+
+    Without pip, only variables count. Raises a Failure if pip cannot read its files.
+    """
+    listed = ""
+    if find_spec("pip"):
+        command = [sys.executable, "-m", "pip", "config", "list"]
+        environment = os.environ | {"PIP_QUIET": "0"}
+        asked = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if asked.returncode != 0:
+            raise Failure(f"{asked.stderr.strip()}\npip cannot read its settings, see above.")
+        listed = asked.stdout
+    found = sorted(SETTING.findall(listed), key=lambda each: SECTIONS.index(each[0]))
+    values = [(name, literal_eval(value)) for _, name, value in found]
+    values += [(name, os.environ.get(variable, "")) for name, variable in VARIABLES.items()]
+    return {name: " ".join(value.split()) for name, value in values if value}
 
 
 def for_pip(found: Mapping[str, str]) -> dict[str, str]:
-    """Settings as variables, and one more variable that turns pip's files off."""
-    variables = {f"PIP_{name.upper().replace('-', '_')}": value for name, value in found.items()}
-    return variables | {"PIP_CONFIG_FILE": os.devnull}
+    """pip's variables for these settings, and the one that turns its files off."""
+    return {VARIABLES[name]: found[name] for name in found} | {"PIP_CONFIG_FILE": os.devnull}
 
 
-def for_uv(settings: Mapping[str, str]) -> dict[str, str]:
-    """Settings as variables, except those that the environment has already."""
-    found = {UV[name]: value for name, value in settings.items() if name in UV}
-    if "UV_FIND_LINKS" in found:
-        found["UV_FIND_LINKS"] = found["UV_FIND_LINKS"].replace(" ", ",")
-    return {name: value for name, value in found.items() if not os.environ.get(name)}
+def for_uv(found: Mapping[str, str]) -> dict[str, str]:
+    """uv's variables for these settings, except those that are set already."""
+    variables = {UV[name]: os.path.expanduser(found[name]) for name in found if name in UV}
+    if links := found.get("find-links"):
+        variables["UV_FIND_LINKS"] = ",".join(map(os.path.expanduser, links.split()))
+    return {name: value for name, value in variables.items() if not os.environ.get(name)}
 
 
 def main() -> None:

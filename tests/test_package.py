@@ -169,11 +169,12 @@ def test_a_package_without_one_of_its_libraries_is_refused_and_not_kept(project:
     assert project.packaged()
 
 
-def test_of_the_settings_of_pip_chalice_gets_only_those_of_the_registry(
+def test_chalice_gets_only_pips_settings_of_the_registry(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "pip.conf"
     file.write_text("[global]\nindex-url = https://packages.example\nrequire-hashes = true\n")
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
     project.packaged()
     assert project.environment["PIP_INDEX_URL"] == "https://packages.example"
@@ -184,10 +185,10 @@ def test_of_the_settings_of_pip_chalice_gets_only_those_of_the_registry(
 def test_an_app_that_ends_chalice_is_not_replaced_by_an_older_package(
     project: Project, tmp_path: Path
 ) -> None:
-    """As with `sys.exit()` in app.py: `chalice package` ends with status 0."""
+    """With `sys.exit()` in app.py, `chalice package` ends with status 0 and writes nothing."""
     package(project.directory, tmp_path / "out", project._chalice)
     (project.directory / "app.py").write_text("# new\n")
-    with pytest.raises(Failure, match="Chalice has made no package"):
+    with pytest.raises(Failure, match="Chalice made no package"):
         package(project.directory, tmp_path / "out", lambda *_: None)
 
 

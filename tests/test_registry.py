@@ -13,7 +13,7 @@ from scripts import Failure, registry
 
 @pytest.fixture
 def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The last of pip's files to be read. No variable sets anything else."""
+    """pip's file of highest priority. No variable overrides it."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     for name in registry.UV.values():
@@ -66,15 +66,23 @@ def test_several_places_are_separated_as_pip_and_uv_expect(pip_conf: Path) -> No
     assert registry.for_uv(found)["UV_FIND_LINKS"] == "one,two"
 
 
-def test_a_path_may_begin_at_home(pip_conf: Path) -> None:
+def test_a_python_without_pip_uses_the_variables(
+    pip_conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://variable.example")
+    assert registry.for_uv(registry.settings()) == {"UV_INDEX_URL": "https://variable.example"}
+
+
+def test_a_path_may_begin_at_home(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/John Doe")
     pip_conf.write_text("[global]\ncert = ~/ca.pem\nfind-links =\n  ~/one\n  ~/two\n")
-    home = os.path.expanduser("~")
     found = registry.for_uv(registry.settings())
-    assert found["SSL_CERT_FILE"] == f"{home}/ca.pem"
-    assert found["UV_FIND_LINKS"] == f"{home}/one,{home}/two"
+    assert found["SSL_CERT_FILE"] == "/home/John Doe/ca.pem"
+    assert found["UV_FIND_LINKS"] == "/home/John Doe/one,/home/John Doe/two"
 
 
-def test_what_uv_was_told_stays(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_of_uv_has_priority(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip_conf.write_text("[global]\nindex-url = https://pip.example\n")
     monkeypatch.setenv("UV_INDEX_URL", "https://uv.example")
     assert "UV_INDEX_URL" not in registry.for_uv(registry.settings())

@@ -100,7 +100,7 @@ def test_what_comes_from_a_pipe_is_answered_before_it_ends(
 
 
 def test_lines_from_a_pipe_keep_to_the_pace_of_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However fast the replies are, and if the network bunches the frames of a second."""
+    """Even with instant replies, and with the frames of a second bunched together."""
     clock = Clock()
     verdicts = Counter[Verdict]()
     pace = Pace(lambda: clock.now // 1)
@@ -122,7 +122,7 @@ def test_lines_from_a_pipe_keep_to_the_pace_of_the_chat(monkeypatch: pytest.Monk
 
 
 class Clock:
-    """In place of `time`: only sleeping takes time."""
+    """A stand-in for `time` that advances only in `sleep`."""
 
     now = 1000.0
 
@@ -167,7 +167,7 @@ def resetting() -> Iterator[str]:
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_broken_connection_is_reported(resetting: str, handler: signal.Handlers) -> None:
-    """Jobs in the background of a script ignore SIGINT; they report it too."""
+    """Background jobs of a script report it too, though they ignore SIGINT."""
     before = signal.signal(signal.SIGINT, handler)
     try:
         ended = piped(resetting, "John\nHi\n" * 3)

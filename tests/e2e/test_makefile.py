@@ -427,7 +427,7 @@ def test_a_python_without_its_module_venv(clone: Path, tmp_path: Path) -> None:
     assert failed.returncode != 0
     assert failed.stdout == "apt install python3.11-venv\n"
     assert one_line(failed.stderr).startswith("uv, which installs the rest, could not be installed")
-    assert not list((clone / ".local").iterdir())
+    assert not list(clone.glob(".local/*"))
 
 
 def test_make_deploy_asks_for_the_bucket_before_it_installs_anything(clone: Path) -> None:
