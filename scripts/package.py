@@ -61,10 +61,12 @@ def package(project: Path, out: Path, run: Run) -> None:
             return
         for name in OUTPUT:
             (out / name).unlink(missing_ok=True)
-        settings = {} if libraries.exists() else registry.for_pip(registry.settings())
+        settings: dict[str, str] = {}
         if libraries.exists():
             shutil.rmtree(copy / "vendor", ignore_errors=True)
             (copy / "requirements.txt").write_text("")
+        else:
+            settings = registry.for_pip(registry.settings())
         run(("chalice", "package", "--merge-template", "resources.json", str(out)), copy, settings)
         if not (out / slim.PACKAGE).exists():
             raise Failure("Chalice made no package. Does app.py call sys.exit()?")

@@ -1,7 +1,7 @@
 """`python -m scripts.registry`: prints the settings of the package registry for a shell.
 
-These are pip's settings, as variables of pip and uv. pip's files are then turned off, since their
-other settings could change what is installed.
+These are pip's settings, as variables of pip and uv. pip's files are then turned off, because their
+other settings could add, move or leave out packages.
 """
 
 import os

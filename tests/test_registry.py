@@ -75,11 +75,12 @@ def test_a_python_without_pip_uses_the_variables(
 
 
 def test_a_path_may_begin_at_home(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/John Doe")
+    home = pip_conf.with_name("John Doe")
+    monkeypatch.setenv("HOME", str(home))
     pip_conf.write_text("[global]\ncert = ~/ca.pem\nfind-links =\n  ~/one\n  ~/two\n")
     found = registry.for_uv(registry.settings())
-    assert found["SSL_CERT_FILE"] == "/home/John Doe/ca.pem"
-    assert found["UV_FIND_LINKS"] == "/home/John Doe/one,/home/John Doe/two"
+    assert found["SSL_CERT_FILE"] == f"{home}/ca.pem"
+    assert found["UV_FIND_LINKS"] == f"{home}/one,{home}/two"
 
 
 def test_a_variable_of_uv_has_priority(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
