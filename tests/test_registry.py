@@ -69,6 +69,7 @@ def test_several_places_are_separated_as_pip_and_uv_expect(pip_conf: Path) -> No
 def test_a_python_without_pip_uses_the_variables(
     pip_conf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pip_conf.write_text("Asking pip would fail: this is no section\n")
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
     monkeypatch.setenv("PIP_INDEX_URL", "https://variable.example")
     assert registry.for_uv(registry.settings()) == {"UV_INDEX_URL": "https://variable.example"}

@@ -417,7 +417,7 @@ def test_an_installed_uv_is_used_if_it_is_new_enough(
 
 def test_a_python_without_its_module_venv(clone: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    of_debian = "echo apt install python3.11-venv; exit 1"
+    of_debian = 'mkdir -p "$3"; echo apt install python3.11-venv; exit 1'
     python.write_text(f'#!/bin/sh\ncase "$*" in *venv*) {of_debian} ;; *) exit 1 ;; esac\n')
     python.chmod(0o755)
     shutil.rmtree(clone / ".local")
@@ -427,7 +427,7 @@ def test_a_python_without_its_module_venv(clone: Path, tmp_path: Path) -> None:
     assert failed.returncode != 0
     assert failed.stdout == "apt install python3.11-venv\n"
     assert one_line(failed.stderr).startswith("uv, which installs the rest, could not be installed")
-    assert not list(clone.glob(".local/*"))
+    assert not list((clone / ".local").iterdir())
 
 
 def test_make_deploy_asks_for_the_bucket_before_it_installs_anything(clone: Path) -> None:
