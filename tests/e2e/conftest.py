@@ -22,7 +22,16 @@ from awscli.clidriver import create_clidriver
 from botocore.config import Config
 from playwright.sync_api import Browser
 
-from emulator.emulator import HOST, REGION, ROOT, STACK, Emulator, aws_environment, only
+from emulator.emulator import (
+    HOST,
+    REGION,
+    ROOT,
+    STACK,
+    Emulator,
+    aws_environment,
+    directory_of,
+    only,
+)
 from scripts import Failure
 from tests.e2e.actors import PATIENCE, Person, company
 from tests.e2e.small_chat import SmallChat, small_chat
@@ -144,6 +153,13 @@ def free_port() -> int:
             reserved.bind((HOST, port))
             RESERVED.append(reserved.dup())
             return port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lock_files_left() -> Iterator[None]:
+    yield
+    for reserved in RESERVED:
+        directory_of(reserved.getsockname()[1]).with_suffix(".lock").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
