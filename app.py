@@ -37,7 +37,7 @@ def connect(event: WebsocketEvent) -> dict[str, int]:
 @app.on_ws_message()
 def message(event: WebsocketEvent) -> None:
     # Chalice's `event.body` is the text "None" for an empty frame.
-    HANDLER.handle(event.connection_id, event.to_dict().get("body") or "")
+    HANDLER.handle(event.connection_id, event.to_dict().get("body") or "", account_of(event))
 
 
 @app.on_ws_disconnect()

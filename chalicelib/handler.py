@@ -20,6 +20,7 @@ from chalicelib.text import texts
 ATTEMPTS = 5  # to answer a frame while others keep changing its connection
 
 TOO_FAST = "You are sending too fast. Wait a moment."
+ELSEWHERE = "You have connected from elsewhere."
 
 
 class Handler:
@@ -53,12 +54,15 @@ class Handler:
             log.warning("the nickname of an account is in use")
             return False
         if older is not None:
-            self._announcer.end(older, "You have connected from elsewhere.")
+            self._announcer.end(older, ELSEWHERE)
         return True
 
-    def handle(self, connection_id: str, message: str) -> None:
+    def handle(self, connection_id: str, message: str, account: Account | None = None) -> None:
         """Answer a frame, whatever its content. Raises nothing: failures are logged, and the sender
         is told that something went wrong.
+
+        `account` is the connection's, as at its handshake. If the frame's connection was replaced
+        by a newer one of its account, the sender is told so, even before `connect` tells it.
 
         A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
         and a post for each member. A command costs 1 read, plus the cost of its `Storage` method. A
@@ -70,7 +74,7 @@ class Handler:
         """
         try:
             if self._keeps_pace(connection_id, message):
-                self._answer(connection_id, texts.without_surrogates(message))
+                self._answer(connection_id, texts.without_surrogates(message), account)
         except Exception:
             log.exception("a frame could not be handled")
             count(FramesFailed=1)
@@ -96,19 +100,21 @@ class Handler:
                 log.warning("closed a connection that sent too fast")
         return False
 
-    def _answer(self, connection_id: str, message: str) -> None:
+    def _answer(self, connection_id: str, message: str, account: Account | None) -> None:
         """Act on the current connection; retry if another frame has changed it meanwhile. Of frames
         that race, one always succeeds, so only many at once use up the attempts."""
         try:
-            until_current(lambda: self._handle_frame(connection_id, message), ATTEMPTS)
+            until_current(lambda: self._handle_frame(connection_id, message, account), ATTEMPTS)
         except StaleRecord:
             log.warning("a frame met too many others of its connection")
             self._reply(Connection(connection_id), TOO_FAST)
 
-    def _handle_frame(self, connection_id: str, message: str) -> None:
+    def _handle_frame(self, connection_id: str, message: str, account: Account | None) -> None:
         connection = self._storage.find_connection(connection_id)
         if connection is None:
-            self._sender.send(connection_id, "Your session has expired. Please reconnect.")
+            is_replaced = account is not None and self._storage.is_connected(account)
+            expired = "Your session has expired. Please reconnect."
+            self._sender.send(connection_id, ELSEWHERE if is_replaced else expired)
             self._sender.close(connection_id)
         elif not connection.nickname:
             self._handle_login_message(connection, message)

@@ -106,12 +106,13 @@ class Clock:
 class Person:
     """Somebody with an open connection."""
 
-    def __init__(self, chat: "Chat", connection_id: str) -> None:
+    def __init__(self, chat: "Chat", connection_id: str, account: Account | None = None) -> None:
         self.chat = chat
         self.id = connection_id
+        self.account = account
 
     def says(self, text: str) -> None:
-        self.chat.handler.handle(self.id, text)
+        self.chat.handler.handle(self.id, text, self.account)
 
     def hears(self, *lines: str) -> None:
         """Exactly these lines, in this order, since the last check."""
@@ -152,8 +153,8 @@ class Chat:
 
     def signs_in(self, account: str, nickname: str, room: str | None = None) -> Person:
         """A new person with an account, and in a room if one is given."""
-        person = Person(self, f"connection-{next(self._ids)}=")
-        assert self.handler.connect(person.id, Account(account, nickname))
+        person = Person(self, f"connection-{next(self._ids)}=", Account(account, nickname))
+        assert self.handler.connect(person.id, person.account)
         if room is not None:
             person.says(f"/join {room}")
             self.connections.posts.clear()

@@ -242,6 +242,22 @@ def test_a_connection_of_an_account_has_its_nickname(
     assert app.connect(handshake, CONTEXT) == {"statusCode": 403}
 
 
+def test_a_frame_of_a_connection_that_was_replaced_during_its_handshake(
+    app: ModuleType, connections: Connections
+) -> None:
+    for id in ("older", "newer"):
+        handshake = event("$connect", id)
+        handshake["requestContext"]["authorizer"] = AUTHORIZED
+        if id == "older":
+            connections.gone.add(id)  # until the handshake is complete
+        app.connect(handshake, CONTEXT)
+    connections.gone.clear()
+    frame = event("$default", "older", body="/nick")
+    frame["requestContext"]["authorizer"] = AUTHORIZED
+    app.message(frame, CONTEXT)
+    assert connections.received("older") == ["You have connected from elsewhere."]
+
+
 def test_with_sign_in_nobody_connects_without_the_authorizer(
     app: ModuleType, table: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,7 +82,11 @@ class Model:
     def frame(self, id: str, text: str) -> None:
         client = self._alive(id)
         if client is None:
-            self._post([id], "Your session has expired. Please reconnect.")
+            account = self.clients[id].account
+            others = [h for h in self.clients if self._alive(h) and self._is_of(h, account)]
+            elsewhere = "You have connected from elsewhere."
+            expired = "Your session has expired. Please reconnect."
+            self._post([id], elsewhere if account and others else expired)
             self.clients[id].is_open = False
         elif not client.name:
             if self._rename(id, client, text):
@@ -292,10 +296,10 @@ class ChatMachine(RuleBasedStateMachine):
         self._now()
         expires_at = int(self.chat.clock.now) + LIFETIME_SECONDS
         client = Client(expires_at, name, account=account)
-        person = Person(self.chat, f"signed-in-{len(self.ids)}")
+        person = Person(self.chat, f"signed-in-{len(self.ids)}", Account(account, name))
         self.ids.append(person.id)
         accepted = self.model.sign_in(person.id, client)
-        assert self.chat.handler.connect(person.id, Account(account, name)) == accepted
+        assert self.chat.handler.connect(person.id, person.account) == accepted
         if not accepted:
             return multiple()
         if room:

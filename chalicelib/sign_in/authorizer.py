@@ -63,11 +63,13 @@ class Authorizer:
 
 def account_of(event: WebsocketEvent) -> Account | None:
     """The account that the authorizer found for a connection; None in a chat without sign-in.
-    Raises `RuntimeError` if the chat has sign-in, and the authorizer was not asked."""
-    given = event.to_dict()["requestContext"].get("authorizer") or {}
+    Raises `RuntimeError` at a handshake with a chat that has sign-in if the authorizer was not
+    asked."""
+    request = event.to_dict()["requestContext"]
+    given = request.get("authorizer") or {}
     if "account" in given:
         return Account(given["account"], unquote(given["nickname"]))
-    if os.environ.get("SIGN_IN"):
+    if os.environ.get("SIGN_IN") and request["routeKey"] == "$connect":
         raise RuntimeError("API Gateway did not ask the authorizer")
     return None
 

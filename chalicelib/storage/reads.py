@@ -24,6 +24,16 @@ class Reads:
                 break
         return connection(rows[0], int(self._clock()) + LIFETIME_SECONDS) if rows else None
 
+    def holder(self, account: str) -> str | None:
+        """The id of an account's latest connection, open or not. 1 request."""
+        rows = self._query(
+            None,
+            KeyConditionExpression="PK = :pk AND SK = :sk",
+            ExpressionAttributeValues={":pk": "accounts", ":sk": f"account_{account}"},
+            ConsistentRead=True,
+        )
+        return next((row["connection_id"] for row in rows), None)
+
     def open(self) -> None:
         """Connect to DynamoDB by reading a row that does not exist. 1 request, without retries."""
         event = "needs-retry.dynamodb.Query"

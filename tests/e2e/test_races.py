@@ -147,6 +147,8 @@ def test_an_account_connects_while_its_older_connection_acts(chat: Chat, _round:
     )
     assert len([row for row in chat.rows() if "account" in row]) == 1
     assert record(older) == {}
+    told_to_reconnect = "Your session has expired. Please reconnect."
+    assert told_to_reconnect not in chat.connections.received(older.id)
     all_is_well(chat)
 
 

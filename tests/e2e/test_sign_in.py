@@ -120,6 +120,31 @@ def test_the_same_person_takes_over(sign_in: Callable[[str], Person], cloud: Clo
     eventually(lambda: rows(cloud) == [])
 
 
+def test_a_frame_that_meets_the_newer_connection(
+    sign_in: Callable[[str], Person], cloud: Cloud
+) -> None:
+    """The table is as just before the newer one's function tells the older one.
+
+    Jenny's connection stands for the newer one.
+    """
+    john, jenny = sign_in("John"), sign_in("Jenny")
+    table = cloud.client("dynamodb")
+    found = table.scan(TableName=STACK, ConsistentRead=True)["Items"]
+    ids = {row["SK"]["S"]: row["PK"] for row in found}
+    older, newer = ids["username_John"], ids["username_Jenny"]
+    for row in found:
+        key = {name: row[name] for name in ("PK", "SK")}
+        if row["PK"] == older or key["SK"]["S"] == "taken_john":
+            table.delete_item(TableName=STACK, Key=key)
+        elif row.get("connection_id") == older:
+            table.put_item(TableName=STACK, Item=row | {"connection_id": newer})
+    john.says("/nick")
+    john.hears("You have connected from elsewhere.")
+    john.is_disconnected()
+    jenny.leaves()
+    eventually(lambda: rows(cloud) == [])
+
+
 def test_of_two_accounts_that_look_the_same_the_second_is_refused(
     sign_in: Callable[[str], Person], chat: str, pool: UserPool, cloud: Cloud
 ) -> None:

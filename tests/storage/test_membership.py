@@ -95,7 +95,30 @@ def test_an_older_connection_that_cannot_be_told_does_not_keep_the_new_one_out(
     jenny.hears("Johnny left room.")
     assert caplog.records[-1].getMessage() == "an older connection could not be closed"
     older.says("Hi")
-    assert chat.connections.received(older.id)[0] == "Your session has expired. Please reconnect."
+    assert chat.connections.received(older.id)[0] == "You have connected from elsewhere."
+
+
+@pytest.mark.parametrize(
+    ("newer_stays", "answer"),
+    [
+        (True, "You have connected from elsewhere."),
+        (False, "Your session has expired. Please reconnect."),
+    ],
+)
+def test_only_somebody_who_is_nowhere_else_is_told_to_reconnect(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, newer_stays: bool, answer: str
+) -> None:
+    """A page that reconnects would disconnect the newer connection."""
+    older = chat.signs_in("a", "John")
+    with monkeypatch.context() as between:  # the newer one's transaction, and its post
+        between.setattr(chat.sender, "post", lambda *_: [])
+        between.setattr(chat.sender, "close", lambda _: None)
+        newer = chat.signs_in("a", "John")
+    if not newer_stays:
+        newer.disconnects()
+    older.says("Hi")
+    older.hears(answer)
+    assert chat.connections.closed == {older.id}
 
 
 @pytest.mark.parametrize("name", ["John", "JOHN", "J\u043ehn"])
