@@ -61,8 +61,8 @@ class Handler:
         """Answer a frame, whatever its content. Raises nothing: failures are logged, and the sender
         is told that something went wrong.
 
-        `account` is the connection's, as at its handshake. If the frame's connection was replaced
-        by a newer one of its account, the sender is told so, even before `connect` tells it.
+        `account` is the one that the connection signed in with, if any. If the account has since
+        connected from elsewhere, the sender is told so.
 
         A text costs 2 requests to DynamoDB, both reads (1 more for each further MB of the room),
         and a post for each member. A command costs 1 read, plus the cost of its `Storage` method. A
@@ -112,7 +112,7 @@ class Handler:
     def _handle_frame(self, connection_id: str, message: str, account: Account | None) -> None:
         connection = self._storage.find_connection(connection_id)
         if connection is None:
-            is_replaced = account is not None and self._storage.is_connected(account)
+            is_replaced = account and self._storage.is_replaced(connection_id, account)
             expired = "Your session has expired. Please reconnect."
             self._sender.send(connection_id, ELSEWHERE if is_replaced else expired)
             self._sender.close(connection_id)

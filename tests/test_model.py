@@ -46,13 +46,15 @@ class Model:
     """The protocol in memory: the lines that everybody hears after each event.
 
     `rooms` has the members in the order in which they joined. `counts` is the directory, which
-    keeps counting members that expired silently, until it expires itself.
+    keeps counting members that expired silently, until it expires itself. `latest` has the last
+    connection of each account, open or closed, and when that would expire.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.audience = AUDIENCE
         self.clients: dict[str, Client] = {}
+        self.latest: dict[str, tuple[str, float]] = {}
         self.rooms: defaultdict[str, list[str]] = defaultdict(list)
         self.counts: Counter[str] = Counter()
         self.listed_until: dict[str, float] = {}
@@ -70,6 +72,7 @@ class Model:
                 self.heard[other].append("You have connected from elsewhere.")
         self._bury(older)
         self.clients[id] = client
+        self.latest[client.account] = id, client.expires_at
         return True
 
     def _is_of(self, id: str, account: str) -> bool:
@@ -82,11 +85,10 @@ class Model:
     def frame(self, id: str, text: str) -> None:
         client = self._alive(id)
         if client is None:
-            account = self.clients[id].account
-            others = [h for h in self.clients if self._alive(h) and self._is_of(h, account)]
+            latest, expires_at = self.latest.get(self.clients[id].account, (id, 0))
             elsewhere = "You have connected from elsewhere."
             expired = "Your session has expired. Please reconnect."
-            self._post([id], elsewhere if account and others else expired)
+            self._post([id], elsewhere if latest != id and expires_at > self.now else expired)
             self.clients[id].is_open = False
         elif not client.name:
             if self._rename(id, client, text):

@@ -62,9 +62,8 @@ class Authorizer:
 
 
 def account_of(event: WebsocketEvent) -> Account | None:
-    """The account that the authorizer found for a connection; None in a chat without sign-in.
-    Raises `RuntimeError` at a handshake with a chat that has sign-in if the authorizer was not
-    asked."""
+    """The account that the authorizer found for a connection; None if the event has none, as in a
+    chat without sign-in. A handshake with sign-in then raises `RuntimeError`."""
     request = event.to_dict()["requestContext"]
     given = request.get("authorizer") or {}
     if "account" in given:

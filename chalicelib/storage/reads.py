@@ -25,7 +25,8 @@ class Reads:
         return connection(rows[0], int(self._clock()) + LIFETIME_SECONDS) if rows else None
 
     def holder(self, account: str) -> str | None:
-        """The id of an account's latest connection, open or not. 1 request."""
+        """The id of an account's latest connection, open or closed; None if that is unknown or
+        would have expired. 1 request."""
         rows = self._query(
             None,
             KeyConditionExpression="PK = :pk AND SK = :sk",

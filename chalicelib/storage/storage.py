@@ -120,10 +120,9 @@ class Storage:
         found = self._reads.connection(connection_id)
         return found if found and found.expires_at > self._clock() else None
 
-    def is_connected(self, account: Account) -> bool:
-        """Whether an account has an open connection. 1 request, and those of `find_connection`."""
-        holder = self._reads.holder(account.id)
-        return holder is not None and self.find_connection(holder) is not None
+    def is_replaced(self, connection_id: str, account: Account) -> bool:
+        """Whether an account has connected again since this connection opened. 1 request."""
+        return self._reads.holder(account.id) not in (None, connection_id)
 
     def delete_connection(self, connection_id: str) -> Connection | None:
         """Remove a connection: its nickname becomes free, and its room loses a member.

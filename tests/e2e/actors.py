@@ -51,7 +51,8 @@ class Person:
     def hears(self, *texts: str) -> None:
         """These are the next frames; they have come, or come soon."""
         for text in texts:
-            assert self._next(PATIENCE) == text
+            heard = self._next(PATIENCE)
+            assert heard == text, f"heard {heard!r}, not {text!r}"
 
     def hears_a_line(self) -> str:
         """The next frame, whatever it is."""

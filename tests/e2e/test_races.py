@@ -147,9 +147,17 @@ def test_an_account_connects_while_its_older_connection_acts(chat: Chat, _round:
     )
     assert len([row for row in chat.rows() if "account" in row]) == 1
     assert record(older) == {}
-    told_to_reconnect = "Your session has expired. Please reconnect."
-    assert told_to_reconnect not in chat.connections.received(older.id)
     all_is_well(chat)
+
+
+@pytest.mark.parametrize("_round", range(ROUNDS))
+def test_nobody_who_is_replaced_is_told_to_reconnect(chat: Chat, _round: int) -> None:
+    older = chat.signs_in("a", "John", "tea")
+    frames = ["/room"] * 5
+    at_once(saying(older, *frames), connecting(chat, "a", "John"), connecting(chat, "a", "John"))
+    heard = set(chat.connections.received(older.id))
+    assert "You have connected from elsewhere." in heard
+    assert heard <= {"tea", "You have connected from elsewhere."}
 
 
 @pytest.mark.parametrize("_round", range(ROUNDS))

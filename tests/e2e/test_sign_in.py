@@ -123,7 +123,7 @@ def test_the_same_person_takes_over(sign_in: Callable[[str], Person], cloud: Clo
 def test_a_frame_that_meets_the_newer_connection(
     sign_in: Callable[[str], Person], cloud: Cloud
 ) -> None:
-    """The table is as just before the newer one's function tells the older one.
+    """The table is as after the takeover, but the older one is not told yet.
 
     Jenny's connection stands for the newer one.
     """

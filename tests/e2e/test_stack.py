@@ -96,7 +96,7 @@ def test_the_chat_goes_on_while_nobody_reads_its_output(tmp_path: Path) -> None:
 
 NEW_HANDLER = """
 
-def answer(connection_id: str, body: str) -> None:
+def answer(connection_id: str, body: str, account: None) -> None:
     if body == "fail":
         raise RuntimeError("on purpose")
     SENDER.send(connection_id, f"the new code says {body}")

@@ -98,27 +98,25 @@ def test_an_older_connection_that_cannot_be_told_does_not_keep_the_new_one_out(
     assert chat.connections.received(older.id)[0] == "You have connected from elsewhere."
 
 
-@pytest.mark.parametrize(
-    ("newer_stays", "answer"),
-    [
-        (True, "You have connected from elsewhere."),
-        (False, "Your session has expired. Please reconnect."),
-    ],
-)
-def test_only_somebody_who_is_nowhere_else_is_told_to_reconnect(
-    chat: Chat, monkeypatch: pytest.MonkeyPatch, newer_stays: bool, answer: str
+def test_a_frame_that_meets_a_newer_connection_is_not_told_to_reconnect(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page that reconnects would disconnect the newer connection."""
+    """Told to reconnect, a page would disconnect the newer connection."""
     older = chat.signs_in("a", "John")
-    with monkeypatch.context() as between:  # the newer one's transaction, and its post
+    with monkeypatch.context() as between:  # the newer one is there, and the older one not told yet
         between.setattr(chat.sender, "post", lambda *_: [])
         between.setattr(chat.sender, "close", lambda _: None)
-        newer = chat.signs_in("a", "John")
-    if not newer_stays:
-        newer.disconnects()
+        chat.signs_in("a", "John")
     older.says("Hi")
-    older.hears(answer)
+    older.hears("You have connected from elsewhere.")
     assert chat.connections.closed == {older.id}
+
+
+def test_a_connection_that_was_removed_and_not_replaced_is_told_to_reconnect(chat: Chat) -> None:
+    john = chat.signs_in("a", "John")
+    chat.storage.delete_connection(john.id)
+    john.says("Hi")
+    john.hears("Your session has expired. Please reconnect.")
 
 
 @pytest.mark.parametrize("name", ["John", "JOHN", "J\u043ehn"])
