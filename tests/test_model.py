@@ -170,21 +170,28 @@ class Model:
         if not room:
             self._post([id], "Usage: /join {chat_room_name}")
             return
-        if client.room != room:
+        old, client.room = client.room, room
+        if old != room:
             self._count_in(room)
-        self._quit(id, client, moves=client.room == room)
+        if old:
+            self.rooms[old].remove(id)
+            self.counts[old] -= old != room
         self.rooms[room].append(id)
-        client.room = room
+        if old:
+            self._say_left(id, client, old)
         self._post([id], f'Joined chat room "{room}"')
         self._announce(self._others(id, room), f"{client.name} joined room.")
 
-    def _quit(self, id: str, client: Client, moves: bool = False) -> None:
+    def _quit(self, id: str, client: Client) -> None:
         room, client.room = client.room, ""
         if room:
             self.rooms[room].remove(id)
-            self.counts[room] -= not moves
-            self._post([id], f'Left chat room "{room}"')
-            self._announce(self._others(id, room), f"{client.name} left room.")
+            self.counts[room] -= 1
+            self._say_left(id, client, room)
+
+    def _say_left(self, id: str, client: Client, room: str) -> None:
+        self._post([id], f'Left chat room "{room}"')
+        self._announce(self._others(id, room), f"{client.name} left room.")
 
     def _count_in(self, room: str) -> None:
         if self.listed_until.get(room, 0) <= self.now:
