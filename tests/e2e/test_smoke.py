@@ -112,9 +112,10 @@ class SmallAccount:
         name = person.receive()
         person.send(f"Using nickname: {name}\nType /help for list of commands.")
         _, room = (person.receive() or "").split()
-        person.send(f'Joined chat room "{room}"')
         self._tell_everybody(f"{name} joined room.")
-        self._people[str(name)] = person
+        with self._lock:
+            self._people[str(name)] = person
+            person.send(f'Joined chat room "{room}"')
         while text := person.receive():
             with self._lock:
                 self._running += 1
