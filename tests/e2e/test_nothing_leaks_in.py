@@ -90,6 +90,11 @@ def in_shell(commands: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+def sourced(emulator: Emulator) -> str:
+    """The command that prepares a shell."""
+    return f". {shlex.quote(str(emulator.exports))}"
+
+
 # Variables
 
 
@@ -127,20 +132,20 @@ def test_the_file_for_shells_unsets_what_would_mislead(
     emulator: Emulator, variables: dict[str, str]
 ) -> None:
     ask = f"python -m scripts.address --stack {STACK}"
-    printed = in_shell(f"set -u; . {emulator.exports}; {ask}", **variables)
+    printed = in_shell(f"set -u; {sourced(emulator)}; {ask}", **variables)
     assert printed.stdout == f"{emulator.page_url()}\n{emulator.url()}\n"
     assert printed.stderr == ""
 
 
 def test_after_that_file_the_aws_cli_asks_the_emulator(emulator: Emulator) -> None:
-    printed = in_shell(f". {emulator.exports}; aws s3 ls", **MISLEADING)
+    printed = in_shell(f"{sourced(emulator)}; aws s3 ls", **MISLEADING)
     assert "chalice-chat-local" in printed.stdout, printed.stderr
 
 
 @pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_RETRY_MODE"])
 def test_after_that_file_a_variable_misleads_no_command_here(emulator: Emulator, name: str) -> None:
     url = f"export {name}={MISLEADING[name]}; python -m scripts.address"
-    printed = in_shell(f". {emulator.exports}; {url}; {url} --stack {STACK}")
+    printed = in_shell(f"{sourced(emulator)}; {url}; {url} --stack {STACK}")
     assert printed.stdout == 2 * f"{emulator.page_url()}\n{emulator.url()}\n"
 
 
@@ -159,7 +164,7 @@ def test_after_that_file_nothing_else_gets_a_proxy(
     """Programs read one of the two names, or both."""
     for each in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(each, raising=False)
-    shown = in_shell(f'. {emulator.exports}; echo "$no_proxy $NO_PROXY"', **{name: ".work"})
+    shown = in_shell(f'{sourced(emulator)}; echo "$no_proxy $NO_PROXY"', **{name: ".work"})
     assert shown.stdout == ".work,127.0.0.1 .work,127.0.0.1\n"
 
 
@@ -203,7 +208,8 @@ def test_a_stream_may_be_closed(emulator: Emulator, closed: str) -> None:
 @pytest.mark.parametrize("command", ["address", "chat", "run redeploy"])
 def test_a_full_disk_is_reported_once_and_at_once(tmp_path: Path, command: str) -> None:
     """A limit on files' sizes stands for it."""
-    full = f"ulimit -f 0; python -m scripts.{command} >{tmp_path}/file"
+    file = shlex.quote(str(tmp_path / "file"))
+    full = f"ulimit -f 0; python -m scripts.{command} >{file}"
     failed = in_shell(f"yes John | head -20 | ({full})", PYTHONDONTWRITEBYTECODE="1")
     assert failed.returncode == 1
     assert failed.stderr == "The output cannot be written: File too large\n"
