@@ -664,7 +664,7 @@ def test_only_the_authorizers_package_has_the_library_for_tokens(
 
 
 def run_in(package: Path, use: str, **environment: str) -> list[str]:
-    """The words that a program prints with only the package installed, and not writable."""
+    """The lines that a program prints with only the package installed, and not writable."""
     code = f"import sys; sys.path.insert(0, sys.argv[1]); {use}"
     used = subprocess.run(
         [sys.executable, "-I", "-B", "-S", "-c", code, str(package)],
@@ -673,7 +673,7 @@ def run_in(package: Path, use: str, **environment: str) -> list[str]:
         text=True,
         check=True,
     )
-    return used.stdout.split()
+    return used.stdout.splitlines()
 
 
 def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
@@ -681,7 +681,7 @@ def test_the_package_works_with_nothing_else_installed(package: Path) -> None:
     use = (
         "import app;"
         "app.app.websocket_api.session.client('apigatewaymanagementapi');"
-        "print(app.STORAGE.table.name, app.__cached__)"
+        "print(app.STORAGE.table.name, app.__cached__, sep='\\n')"
     )
     settings = {"TABLE": "ChaliceChat", "AWS_EC2_METADATA_DISABLED": "true"}  # no credentials
     *_, table, compiled = run_in(package, use, **settings)

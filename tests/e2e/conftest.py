@@ -6,6 +6,7 @@ Each worker of pytest-xdist has its own, and runs whole files.
 from __future__ import annotations
 
 import inspect
+import os
 import secrets
 import socket
 import time
@@ -75,7 +76,9 @@ class Quick(Emulator):
             super().run(command, cwd, variables)
             return
         self.wait_until_ready()
-        data = str(Path(awscli.__file__).parent / "data")
+        # Not where `scripts/install` links it, since this process has another botocore.
+        # Relative, because a `$HOME` in the clone's path would be expanded.
+        data = os.path.relpath(Path(awscli.__file__).with_name("data"))
         with only(self.environment | {"AWS_DATA_PATH": data}):
             status = create_clidriver().main(command[1:])
         if status != 0:

@@ -62,9 +62,13 @@ def install(directory: Path) -> Path:
     environment = directory / "venv"
     script = f"""
         . scripts/uv.sh
-        $uv venv --quiet '{environment}'
-        $uv {command} --quiet --python '{environment}' --constraint '{constraints}'
+        $uv venv --quiet "$ENVIRONMENT"
+        $uv {command} --quiet --python "$ENVIRONMENT" --constraint "$CONSTRAINTS"
     """
-    variables = os.environ | {"PYTHON": sys.executable}
+    variables = os.environ | {
+        "PYTHON": sys.executable,
+        "ENVIRONMENT": str(environment),
+        "CONSTRAINTS": str(constraints),
+    }
     subprocess.run(["sh", "-e", "-c", script], cwd=ROOT, env=variables, check=True)
     return environment / "bin" / "python"

@@ -1,4 +1,4 @@
-"""A fresh clone, in a directory with a space and an umlaut in its name, and its first screen."""
+"""A fresh clone, in a directory with an odd name, and its first screen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It installs its own tools, and uses nothing from this clone."""
-    clone = tmp_path / "Mein Chät Ordner"
+    clone = tmp_path / "it's a q\"uöte in $HOME"
     shutil.copytree(ROOT, clone, ignore=NOT_CLONED)
     port = free_port()
     monkeypatch.setenv("PORT", str(port))
@@ -46,8 +46,19 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
             eventually(lambda: "< Using nickname: John" in john.screen)
             jenny.types("Jenny")
             eventually(lambda: "< Using nickname: Jenny" in jenny.screen)
+            (link,) = clone.glob(".venv/lib/python*/site-packages/awscli/botocore/data/cli.json")
+            link.unlink()  # as in a clone whose environment is older
             smoked = subprocess.run(["make", "smoke"], cwd=clone, stdout=subprocess.PIPE, text=True)
             assert len(re.findall("^ok ", smoked.stdout, re.MULTILINE)) == 4, smoked.stdout
+
+            (exports,) = run.prints(r"(?<=on the emulator: )\. .*\n").splitlines()
+            listed = subprocess.run(
+                ["sh", "-e", "-c", f". .venv/bin/activate\n{exports}\naws s3 ls"],
+                cwd=clone,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert "chalice-chat-local" in listed.stdout
 
             run.gets(signal.SIGINT)
             run.ends()
@@ -55,6 +66,7 @@ def test_a_fresh_clone_runs_is_chatted_with_and_is_left(
             eventually(lambda: jenny.screen.endswith(GOODBYE))
             assert jenny.ends() == 0
     assert not is_listening(port)
+    eventually(lambda: not (clone / ".local" / str(port)).exists())
 
 
 def megabytes(*directories: Path) -> float:

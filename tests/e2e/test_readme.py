@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -36,7 +37,8 @@ def shell(account: Cloud) -> Shell:
     environment["PATH"] = f"{BIN}:{environment['PATH']}"
 
     def shell(directory: Path, *commands: str) -> str:
-        script = re.sub(r"\S*\.local/4566", str(account.emulator.directory), "\n".join(commands))
+        files = shlex.quote(str(account.emulator.directory))
+        script = re.sub(r"\S*\.local/4566", lambda _: files, "\n".join(commands))
         ran = subprocess.run(
             ["sh", "-e", "-c", script],
             cwd=directory,
