@@ -391,12 +391,13 @@ def test_a_failed_install_says_what_uv_said(clone: Path) -> None:
 
 
 def test_a_path_with_a_colon_is_refused_in_one_line(clone: Path) -> None:
-    there = clone.rename(clone.with_name("10:30"))
+    there = clone.rename(clone.with_name("10:30 \\code"))
     assert make("url", cwd=there) == (0, WORKS)
     shutil.rmtree(there / ".venv")
     status, printed = make("url", cwd=there)
     assert status != 0
     assert one_line(printed).startswith("An environment of Python cannot be in a path with a colon")
+    assert f": move {there} elsewhere." in printed
     assert not (there / ".venv").exists()
 
 
